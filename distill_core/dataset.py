@@ -1,0 +1,234 @@
+"""Read a data set and check every row of it, before anything is trained."""
+
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+from distill_core.config import DataSource
+from distill_core.errors import DataError, SourceUnreachable
+from distill_core.files import files_digest
+from distill_core.heads import SequenceClassification
+from distill_core.pipeline_file import looks_like_path
+
+SPLITS = ("train", "validation", "test")
+FORMATS = {"parquet": "parquet", "jsonl": "json", "csv": "csv"}
+VALIDATION_SHARE = 0.1
+MOST_VALIDATION_ROWS = 5_000
+"""A tenth of a large train split would only make every epoch's validation slow."""
+
+_NO_SPACE = 28  # errno.ENOSPC, which datasets wraps in an error of its own
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Checked rows: `text` a string, `label` a class number."""
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset | None
+    notes: tuple[str, ...] = ()
+    """What was done that the user did not ask for by name."""
+
+    @property
+    def evaluation(self) -> str:
+        """The split that scores are reported on: test, which nothing was chosen on, if there is one."""
+        return "validation" if self.test is None else "test"
+
+    def named(self) -> dict[str, Dataset]:
+        """Return the splits that there are, by name."""
+        splits = {"train": self.train, "validation": self.validation}
+        return splits if self.test is None else {**splits, "test": self.test}
+
+
+def data_fingerprint(source: DataSource) -> str:
+    """Return the content of a data set as one digest: of its files, or its commit on the hub.
+
+    Raises:
+        DataError: the folder holds no train split, or the hub has no such data set.
+        SourceUnreachable: the hub does not answer.
+    """
+    if is_folder(source):
+        folder = Path(source.source)
+        return files_digest(_split_files(folder).values(), folder)
+    try:
+        return str(HfApi().dataset_info(source.source).sha)
+    except RepositoryNotFoundError:
+        raise DataError(_not_found(source)) from None
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        raise SourceUnreachable(
+            f"data.source: {source.source}: the hub did not answer: {error}"
+        ) from None
+
+
+def is_folder(source: DataSource) -> bool:
+    """Tell a folder from a hub id."""
+    return Path(source.source).exists() or looks_like_path(source.source)
+
+
+def read_dataset(source: DataSource, head: SequenceClassification, seed: int) -> Splits:
+    """Read all splits, memory-mapped, and check every row.
+
+    A missing validation split is taken from train: a tenth, at most 5,000 rows, in the shares of
+    the classes.
+
+    Args:
+        source: folder or hub id, and the columns to read.
+        head: knows the labels.
+        seed: decides which rows become validation.
+
+    Raises:
+        DataError: a file, column, text or label is missing or wrong, or a split is empty or of
+            one class.
+        SourceUnreachable: the hub does not answer.
+    """
+    raw = _load(source)
+    splits = {name: _check_split(raw[name], name, source, head) for name in SPLITS if name in raw}
+    notes = []
+    if "test" in raw and splits["test"] is None:
+        notes.append("test has no labels (all -1), so it is not used")
+    if "validation" not in splits:
+        held_out, note = _split_off_validation(splits["train"], seed)
+        splits.update(held_out)
+        notes.append(note)
+    return Splits(splits["train"], splits["validation"], splits.get("test"), tuple(notes))
+
+
+def _load(source: DataSource) -> DatasetDict:
+    try:
+        if is_folder(source):
+            files = _split_files(Path(source.source))
+            return DatasetDict({name: _load_file(path) for name, path in files.items()})
+        loaded = load_dataset(source.source, source.config)
+    except DatasetNotFoundError:
+        raise DataError(_not_found(source)) from None
+    except DatasetGenerationError as error:
+        cause = error.__cause__ or error
+        if getattr(cause, "errno", None) == _NO_SPACE:
+            raise OSError(_NO_SPACE, os.strerror(_NO_SPACE), str(source.source)) from error
+        raise DataError(f"data.source: {source.source}: cannot be read: {cause}") from None
+    except (HfHubHTTPError, OfflineModeIsEnabled, ConnectionError) as error:
+        raise SourceUnreachable(
+            f"data.source: {source.source}: the hub did not answer: {error}"
+        ) from None
+    except ValueError as error:  # an unknown configuration, among others
+        raise DataError(f"data.source: {source.source}: {error}") from None
+    if "train" not in loaded:
+        raise DataError(
+            f"data.source: {source.source} has the splits {', '.join(loaded)}, no train"
+        )
+    return loaded
+
+
+def _not_found(source: DataSource) -> str:
+    return (
+        f"data.source: {source.source} is neither a folder here nor a data set on the hub; "
+        "accepted: a folder with {train,validation,test}.{parquet,jsonl,csv}, or a hub id"
+    )
+
+
+def _split_files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DataError(f"data.source: {folder} is not a folder")
+    files: dict[str, Path] = {}
+    for name in SPLITS:
+        found = [path for ending in FORMATS if (path := folder / f"{name}.{ending}").exists()]
+        if len(found) > 1:
+            both = " and ".join(path.name for path in found)
+            raise DataError(f"data.source: {folder} holds {both}; keep one file a split")
+        if found:
+            files[name] = found[0]
+    if "train" not in files:
+        there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        raise DataError(
+            f"data.source: {folder}: no train.parquet, train.jsonl or train.csv; the folder holds {there}"
+        )
+    return files
+
+
+def _load_file(path: Path) -> Dataset:
+    builder = FORMATS[path.suffix.removeprefix(".")]
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: is empty")
+    try:
+        return load_dataset(builder, data_files=str(path), split="train")
+    except DatasetGenerationError as error:
+        if getattr(error.__cause__, "errno", None) == _NO_SPACE:
+            raise
+        raise DataError(f"{path}: is not {builder}: {error.__cause__ or error}") from None
+
+
+def _check_split(
+    rows: Dataset, name: str, source: DataSource, head: SequenceClassification
+) -> Dataset | None:
+    """Return the text and the class number of each row, or None for a test split without labels."""
+    where = f"{source.source}: {name}"
+    columns = source.columns
+    for key, column in (("text", columns.text), ("label", columns.label)):
+        if column not in rows.column_names:
+            raise DataError(_missing_column(where, key, column, rows.column_names))
+    if len(rows) == 0:
+        raise DataError(f"{where}: has no rows")
+    texts = rows.data.column(columns.text)
+    _check_texts(texts, f"{where}: column {columns.text}")
+    labels = _named_labels(rows, columns.label)
+    if name == "test" and set(labels) == {-1}:
+        return None
+    numbers = head.read_labels(labels, f"{where}: column {columns.label}")
+    return Dataset(pa.table({"text": texts, "label": numbers}))
+
+
+def _missing_column(where: str, key: str, column: str, present: Sequence[str]) -> str:
+    near = difflib.get_close_matches(column, present, n=1, cutoff=0.4)
+    hint = (
+        f"set data.columns.{key}: {near[0]}" if near else f"set data.columns.{key} to one of them"
+    )
+    return f"{where}: no column {column!r}; there are {', '.join(present)}: {hint}"
+
+
+def _check_texts(texts: pa.ChunkedArray, where: str) -> None:
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        raise DataError(f"{where}: holds {texts.type}, not text")
+    if texts.null_count:
+        first = next(row for row, text in enumerate(texts) if not text.is_valid)
+        raise DataError(
+            f"{where}: row {first} is empty, as are {texts.null_count} in all; drop or fill them"
+        )
+
+
+def _named_labels(rows: Dataset, column: str) -> Sequence[int | str | None]:
+    """Return labels as they stand; a ClassLabel's numbers become names, since the teacher may number
+    its classes in another order."""
+    feature = rows.features[column]
+    values = rows.data.column(column).to_pylist()
+    generic = isinstance(feature, ClassLabel) and all(name.isdigit() for name in feature.names)
+    if isinstance(feature, ClassLabel) and not generic:
+        return [value if value is None or value < 0 else feature.int2str(value) for value in values]
+    return values
+
+
+def _split_off_validation(train: Dataset, seed: int) -> tuple[dict[str, Dataset], str]:
+    from sklearn.model_selection import train_test_split
+
+    size = min(max(int(len(train) * VALIDATION_SHARE), 1), MOST_VALIDATION_ROWS)
+    labels = train.data.column("label").to_numpy()
+    try:
+        kept, held_out = train_test_split(
+            range(len(train)), test_size=size, random_state=seed, stratify=labels
+        )
+    except ValueError as error:
+        raise DataError(
+            f"no validation split, and none can be taken from {len(train)} train rows: {error}"
+        ) from None
+    note = f"no validation split: {size} of {len(train)} train rows were held out with seed {seed}"
+    return {
+        "train": train.select(sorted(kept)),
+        "validation": train.select(sorted(held_out)),
+    }, note

@@ -1,0 +1,229 @@
+"""Open a model folder safely: safetensors and JSON only, nothing in it is ever executed."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from distill_core.errors import TeacherError
+from distill_core.files import files_digest
+from distill_core.heads import SequenceClassification, find_head
+
+if TYPE_CHECKING:  # transformers takes seconds to import, and describing a folder does without it
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+FAMILIES = ("bert", "roberta", "camembert", "xlm-roberta")
+"""`model_type` of the families whose students are proved here. The last two are RoBERTa encoders."""
+
+FILES = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+)
+"""The files of a model that are read; whatever else its folder holds is left where it is."""
+
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack")
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
+_ROBERTA_POSITION_OFFSET = 2  # its positions start behind the padding index, 1
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What can be known of a model without loading it."""
+
+    folder: Path
+    fingerprint: str
+    """SHA-256 over names and contents of all files that are read."""
+    model_type: str
+    architecture: str
+    head: SequenceClassification
+    layer_prefix: str
+    """What precedes the layer's number in the names of its tensors."""
+    layers: int
+    hidden_size: int
+    max_length: int
+    """Tokens that the position embeddings reach, the special ones included."""
+    parameters: int
+    layer_parameters: int
+    """Parameters of one layer."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the weights in fp32. An fp32 ONNX file adds its graph to that."""
+        return 4 * self.parameters
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Return the files of a model folder that are read, in a fixed order."""
+    return sorted({path for pattern in FILES for path in folder.glob(pattern) if path.is_file()})
+
+
+def fingerprint(folder: Path) -> str:
+    """Return the content of a model folder as one SHA-256, the same wherever it lies."""
+    return files_digest(model_files(folder), folder)
+
+
+def describe(folder: Path, task: str = "auto") -> ModelDescription:
+    """Look at a model folder without loading its weights.
+
+    Raises:
+        TeacherError: a file is missing or damaged, the weights are pickled, or family or head
+            is not supported.
+    """
+    refuse_unsafe((path.name for path in folder.iterdir()) if folder.is_dir() else (), str(folder))
+    config = _read_config(folder)
+    head = find_head(config, task, str(folder))
+    _check_family(config, folder)
+    shapes = _tensor_shapes(folder)
+    prefix, layers = _find_layers(shapes, folder)
+    return ModelDescription(
+        folder=folder,
+        fingerprint=fingerprint(folder),
+        model_type=config["model_type"],
+        architecture=config["architectures"][0],
+        head=head,
+        layer_prefix=prefix,
+        layers=layers,
+        hidden_size=config["hidden_size"],
+        max_length=_max_length(config),
+        parameters=sum(shapes.values()),
+        layer_parameters=sum(n for name, n in shapes.items() if name.startswith(f"{prefix}0.")),
+    )
+
+
+def refuse_unsafe(names: Iterable[str], where: str) -> None:
+    """Check that a listing of files holds safetensors weights.
+
+    Raises:
+        TeacherError: there are none; pickled ones are refused with the command that converts them.
+    """
+    listing = [Path(name) for name in names]
+    if any(path.match("*.safetensors") for path in listing):
+        return
+    pickled = [path.name for path in listing if any(path.match(p) for p in _PICKLED)]
+    if pickled:
+        raise TeacherError(
+            f"{where}: {pickled[0]} can execute code when it is opened, so it is refused; accepted: "
+            "model.safetensors. Convert it once, on a machine that you can afford to lose:\n"
+            '  python -c "from transformers import AutoModelForSequenceClassification as M; '
+            f"M.from_pretrained('{where}').save_pretrained('{where}', safe_serialization=True)\""
+        )
+    raise TeacherError(
+        f"{where}: no model.safetensors here; accepted: a folder in transformers' layout "
+        "(config.json, model.safetensors, tokenizer.json)"
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TeacherError(f"{path}: is missing; transformers' save_pretrained writes it") from None
+    except ValueError as error:
+        raise TeacherError(f"{path}: is not JSON: {error}") from None
+    if not any((folder / name).exists() for name in _TOKENIZERS):
+        raise TeacherError(f"{folder}: no tokenizer here; accepted: {', '.join(_TOKENIZERS)}")
+    return dict(config)
+
+
+def _check_family(config: dict[str, Any], folder: Path) -> None:
+    model_type = config.get("model_type", "none")
+    if model_type not in FAMILIES:
+        raise TeacherError(
+            f"{folder}/config.json: model_type {model_type!r} is not supported; "
+            f"accepted: {', '.join(FAMILIES)}"
+        )
+
+
+def _max_length(config: dict[str, Any]) -> int:
+    positions = int(config["max_position_embeddings"])
+    return positions if config["model_type"] == "bert" else positions - _ROBERTA_POSITION_OFFSET
+
+
+def _tensor_shapes(folder: Path) -> dict[str, int]:
+    """Return the number of elements of each floating-point tensor, read from the headers alone."""
+    shapes = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="np") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
+                    tensor = tensors.get_slice(name)
+                    if tensor.get_dtype() in ("F64", "F32", "F16", "BF16"):
+                        shapes[name] = _product(tensor.get_shape())
+        except (SafetensorError, OSError) as error:
+            raise TeacherError(f"{path}: is damaged or cut short: {error}") from None
+    return shapes
+
+
+def _product(shape: list[int]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+def _find_layers(names: Iterable[str], folder: Path) -> tuple[str, int]:
+    """Find the stack of layers by its structure: the numbered modules with the most tensors."""
+    stacks: defaultdict[str, set[int]] = defaultdict(set)
+    tensors: defaultdict[str, int] = defaultdict(int)
+    for name in names:
+        if match := re.match(r"(.*?\.)(\d+)\.", name):
+            stacks[match[1]].add(int(match[2]))
+            tensors[match[1]] += 1
+    if not stacks:
+        raise TeacherError(f"{folder}: no stack of numbered layers among its tensors")
+    prefix = max(stacks, key=tensors.__getitem__)
+    count = len(stacks[prefix])
+    if stacks[prefix] != set(range(count)) or count < 2:
+        raise TeacherError(
+            f"{folder}: the layers {prefix}* are {sorted(stacks[prefix])}; a student needs at least "
+            "two, numbered from 0 without a gap"
+        )
+    return prefix, count
+
+
+def load_model(folder: Path) -> "PreTrainedModel":
+    """Load a described model in fp32 and eval mode; fp16 and bf16 weights are widened exactly.
+
+    Raises:
+        TeacherError: tensors are missing, so that transformers would make some up.
+    """
+    import torch
+    import transformers
+
+    head = find_head(_read_config(folder), "auto", str(folder))
+    model, report = getattr(transformers, head.auto_class).from_pretrained(
+        folder,
+        dtype=torch.float32,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    if report["missing_keys"] or report["mismatched_keys"]:
+        names = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+        raise TeacherError(f"{folder}: tensors are missing or misshapen: {', '.join(names[:5])}")
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
+    """Load the tokenizer of a model folder, as the Rust one that writes tokenizer.json."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(  # type: ignore[no-any-return]
+        folder, local_files_only=True, trust_remote_code=False, use_fast=True
+    )

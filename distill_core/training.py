@@ -1,0 +1,283 @@
+"""The distillation step and the loop around it."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedModel, get_linear_schedule_with_warmup, set_seed
+
+from distill_core.batches import Batch, collate, training_batches
+from distill_core.config import LossWeights, TrainingSettings
+from distill_core.errors import TrainingError
+from distill_core.evaluation import model_logits, row_labels, score
+from distill_core.heads import SequenceClassification
+from distill_core.losses import Losses, Output, combine, task_only
+from distill_core.optimization import (
+    MAX_GRADIENT_NORM,
+    automatic_learning_rate,
+    build_optimizers,
+    clip_gradients,
+    word_embeddings,
+)
+from distill_core.precision import Precision, PrecisionChoice, autocast, choose_precision
+
+WARM_UP_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One training step, as MLflow and the report show it."""
+
+    step: int
+    """From 1."""
+    epoch: float
+    distillation: float
+    task: float
+    cosine: float
+    total: float
+    learning_rate: float
+    rows_per_s: float
+    """Rows of this step / its time."""
+    timestamp_ms: int
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """Validation after an epoch."""
+
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+    best: bool
+    timestamp_ms: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a training is determined by, apart from the models."""
+
+    train: Dataset
+    validation: Dataset
+    head: SequenceClassification
+    weights: LossWeights
+    settings: TrainingSettings
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches that hold all training rows once."""
+        return math.ceil(len(self.train) / self.settings.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Batches of the whole training, unless it stops early."""
+        steps = self.settings.epochs * self.steps_per_epoch
+        return min(steps, self.settings.max_steps or steps)
+
+
+@dataclass
+class Trained:
+    """What a training leaves."""
+
+    model: PreTrainedModel
+    """With the weights of its best epoch, in fp32 and eval mode."""
+    precision: PrecisionChoice
+    steps: list[StepRecord] = field(default_factory=list)
+    epochs: list[EpochRecord] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the facts of the training, without its steps."""
+        best = [record for record in self.epochs if record.best][-1]
+        seconds = (self.steps[-1].timestamp_ms - self.steps[0].timestamp_ms) / 1000
+        return {
+            "steps": len(self.steps),
+            "epochs": [asdict(record) for record in self.epochs],
+            "best_epoch": best.epoch,
+            "precision": self.precision.precision,
+            "step_ms": self.precision.step_ms,
+            "training_s": round(seconds, 1),
+        }
+
+
+Listener = Callable[[StepRecord | EpochRecord], None]
+
+
+def distill(
+    student: PreTrainedModel, teacher: PreTrainedModel | None, job: Job, listen: Listener
+) -> Trained:
+    """Train a copy of the student beside its teacher, and keep its best epoch by validation.
+
+    The same models, job and machine give the same weights, bit for bit.
+
+    Args:
+        student: where to start from; not changed.
+        teacher: loaded in fp32; it runs in eval mode and without gradients. None trains on the
+            labels alone.
+        job: rows, head, loss weights and settings.
+        listen: told of every step and every validation as it happens.
+
+    Raises:
+        TrainingError: the loss is no longer a number.
+    """
+    torch.set_flush_denormal(
+        True
+    )  # the moments of rare tokens decay into denormals, which are slow
+    accelerator = Accelerator()
+    model = copy.deepcopy(student).to(accelerator.device).train()
+    loader = training_batches(
+        job.train, job.settings.batch_size, job.settings.seed, model.config.pad_token_id
+    )
+    learner = Learner(model, teacher, job, accelerator)
+    set_seed(job.settings.seed)  # after the timing of precisions, which draws dropout masks too
+    trained = Trained(model, learner.precision)
+    best_state: dict[str, Tensor] = {}
+    for epoch, batches in _epochs(accelerator.prepare(loader), job):
+        for batch in batches:
+            record = learner.step(batch, len(trained.steps) + 1)
+            trained.steps.append(record)
+            listen(record)
+        validation = _validate(model, job, epoch, trained)
+        if validation.best:
+            best_state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        trained.epochs.append(validation)
+        listen(validation)
+        if _gave_up(trained.epochs, job.settings.patience):
+            break
+    model.load_state_dict(best_state)
+    word_embeddings(model).sparse = False
+    model.eval()
+    return trained
+
+
+def _epochs(loader: Iterable[Batch], job: Job) -> Iterator[tuple[int, Iterator[Batch]]]:
+    """Yield the number and the batches of each epoch, cut where the steps of the job end."""
+    left = job.steps
+    for epoch in range(1, job.settings.epochs + 1):
+        if left <= 0:
+            return
+        yield epoch, islice(iter(loader), left)
+        left -= job.steps_per_epoch
+
+
+def _validate(model: PreTrainedModel, job: Job, epoch: int, trained: Trained) -> EpochRecord:
+    logits = model_logits(model, job.validation)
+    model.train()
+    metrics = score(job.head, logits, row_labels(job.validation))
+    name = job.head.main_metric
+    best = all(metrics[name] > earlier.metrics[name] for earlier in trained.epochs)
+    return EpochRecord(epoch, len(trained.steps), metrics, best, _now_ms())
+
+
+def _gave_up(epochs: list[EpochRecord], patience: int) -> bool:
+    return not any(record.best for record in epochs[-patience:])
+
+
+def _now_ms() -> int:
+    return int(1000 * time.time())
+
+
+class Learner:
+    """Takes one distillation step after another."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        job: Job,
+        accelerator: Accelerator,
+    ) -> None:
+        """Build the optimizers, and choose the precision by timing steps on some training rows."""
+        self.model = model
+        self.job = job
+        self.accelerator = accelerator
+        setting = job.settings.learning_rate
+        rate = automatic_learning_rate(model.config.hidden_size) if setting == "auto" else setting
+        self.optimizers = build_optimizers(model, rate)
+        warm_up = math.ceil(WARM_UP_SHARE * job.steps)
+        self.schedules = [
+            get_linear_schedule_with_warmup(optimizer, warm_up, job.steps)
+            for optimizer in self.optimizers
+        ]
+        self.teachers = _in_precisions(teacher, job.settings.precision, accelerator.device)
+        self.precision = choose_precision(job.settings.precision, self._trial_step())
+
+    def step(self, batch: Batch, number: int) -> StepRecord:
+        """Learn from one batch.
+
+        Raises:
+            TrainingError: the loss is no longer a number.
+        """
+        start = time.perf_counter()
+        losses = self._losses(batch, self.precision.precision)
+        distillation, task, cosine, total = losses.values().tolist()
+        if not math.isfinite(total):
+            raise TrainingError(
+                f"step {number}: the loss is {total} (distillation {distillation:.4g}, task {task:.4g}, "
+                f"cosine {cosine:.4g}); try a lower training.learning_rate or training.precision: fp32"
+            )
+        self.accelerator.backward(losses.total)
+        clip_gradients(self.model.parameters(), MAX_GRADIENT_NORM)
+        rate = self.schedules[0].get_last_lr()[0]
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+        self.model.zero_grad(set_to_none=True)
+        rows_per_s = len(batch["labels"]) / (time.perf_counter() - start)
+        epoch = number / self.job.steps_per_epoch
+        return StepRecord(
+            number, epoch, distillation, task, cosine, total, rate, rows_per_s, _now_ms()
+        )
+
+    def _losses(self, batch: Batch, precision: Precision) -> Losses:
+        with autocast(precision, self.accelerator.device):
+            student = _output(self.model, batch)
+        if self.teachers is None:
+            return task_only(student, batch["labels"], self.job.head)
+        with torch.no_grad():
+            teacher = _output(self.teachers[precision], batch)
+        mask = batch["attention_mask"]
+        return combine(student, teacher, batch["labels"], mask, self.job.head, self.job.weights)
+
+    def _trial_step(self) -> Callable[[Precision], None]:
+        """Return a step that leaves no trace in the model, on the rows at the start of the data."""
+        rows = [
+            self.job.train[i] for i in range(min(self.job.settings.batch_size, len(self.job.train)))
+        ]
+        batch = collate(rows, self.model.config.pad_token_id)
+        batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
+
+        def step(precision: Precision) -> None:
+            self._losses(batch, precision).total.backward()
+            self.model.zero_grad(set_to_none=True)
+
+        return step
+
+
+def _output(model: PreTrainedModel, batch: Batch) -> Output:
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    answer = model(**inputs, output_hidden_states=True)
+    return Output(answer.logits.float(), answer.hidden_states[-1].float())
+
+
+def _in_precisions(
+    teacher: PreTrainedModel | None, setting: str, device: torch.device
+) -> dict[Precision, PreTrainedModel] | None:
+    """Return a frozen copy of the teacher for each precision it may run in.
+
+    In bf16 its weights are narrowed once, not at every step as autocast would.
+    """
+    if teacher is None:
+        return None
+    types: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    return {
+        precision: copy.deepcopy(teacher).to(device, dtype).eval().requires_grad_(False)
+        for precision, dtype in types.items()
+        if setting in ("auto", precision)
+    }

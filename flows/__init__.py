@@ -1,0 +1,1 @@
+"""The flows and the command line: the only place that composes."""
