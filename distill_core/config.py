@@ -22,7 +22,9 @@ from distill_core.targets import find_target
 class _Section(BaseModel):
     """A part of the pipeline file: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 def _known_target(name: str) -> str:
@@ -35,7 +37,7 @@ def _known_target(name: str) -> str:
 class TeacherSource(_Section):
     """Where the fine-tuned model comes from."""
 
-    source: str
+    source: Annotated[str, Field(min_length=1)]
     """A folder in transformers' layout, or a Hugging Face hub id (`owner/name`)."""
     revision: str | None = None
     """Branch, tag or commit on the hub; null takes the main branch."""
@@ -53,7 +55,7 @@ class Columns(_Section):
 class DataSource(_Section):
     """The rows to learn from and to be judged on."""
 
-    source: str
+    source: Annotated[str, Field(min_length=1)]
     """A folder with {train,validation,test}.{parquet,jsonl,csv}, or a hub data set id."""
     config: str | None = None
     """The configuration of a hub data set that has several."""
@@ -111,7 +113,7 @@ class TrainingSettings(_Section):
     """Rows a step."""
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
     """The peak, reached after a tenth of the steps; auto follows the model's width."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Decides the order of rows, dropout and the validation split."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto times both on this machine and takes bf16 only where it is clearly faster."""

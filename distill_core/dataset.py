@@ -1,10 +1,12 @@
 """Read a data set and check every row of it, before anything is trained."""
 
 import difflib
+import glob
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
@@ -139,7 +141,7 @@ def _split_files(folder: Path) -> dict[str, Path]:
         raise DataError(f"data.source: {folder} is not a folder")
     files: dict[str, Path] = {}
     for name in SPLITS:
-        found = [path for ending in FORMATS if (path := folder / f"{name}.{ending}").exists()]
+        found = [path for ending in FORMATS if (path := folder / f"{name}.{ending}").is_file()]
         if len(found) > 1:
             both = " and ".join(path.name for path in found)
             raise DataError(f"data.source: {folder} holds {both}; keep one file a split")
@@ -157,12 +159,16 @@ def _load_file(path: Path) -> Dataset:
     builder = FORMATS[path.suffix.removeprefix(".")]
     if path.stat().st_size == 0:
         raise DataError(f"{path}: is empty")
+    # A text may well be "NA" or "null", which pandas would read as nothing at all.
+    options = {"keep_default_na": False} if builder == "csv" else {}
+    pattern = glob.escape(str(path))  # datasets looks for what matches, even a single file
     try:
-        return load_dataset(builder, data_files=str(path), split="train")
-    except DatasetGenerationError as error:
-        if getattr(error.__cause__, "errno", None) == _NO_SPACE:
+        return load_dataset(builder, data_files=pattern, split="train", **options)
+    except (DatasetGenerationError, ValueError) as error:
+        cause = error.__cause__ or error
+        if getattr(cause, "errno", None) == _NO_SPACE:
             raise
-        raise DataError(f"{path}: is not {builder}: {error.__cause__ or error}") from None
+        raise DataError(f"{path}: has no rows, or is not {builder}: {cause}") from None
 
 
 def _check_split(
@@ -178,8 +184,8 @@ def _check_split(
         raise DataError(f"{where}: has no rows")
     texts = rows.data.column(columns.text)
     _check_texts(texts, f"{where}: column {columns.text}")
-    labels = _named_labels(rows, columns.label)
-    if name == "test" and set(labels) == {-1}:
+    labels = _named_labels(rows, columns.label, head)
+    if name == "test" and all(label == -1 for label in labels):
         return None
     numbers = head.read_labels(labels, f"{where}: column {columns.label}")
     return Dataset(pa.table({"text": texts, "label": numbers}))
@@ -203,22 +209,27 @@ def _check_texts(texts: pa.ChunkedArray, where: str) -> None:
         )
 
 
-def _named_labels(rows: Dataset, column: str) -> Sequence[int | str | None]:
+def _named_labels(rows: Dataset, column: str, head: SequenceClassification) -> list[Any]:
     """Return labels as they stand; a ClassLabel's numbers become names, since the teacher may number
-    its classes in another order."""
+    its classes in another order. Where either side has no names but numbers, the numbers hold."""
     feature = rows.features[column]
-    values = rows.data.column(column).to_pylist()
-    generic = isinstance(feature, ClassLabel) and all(name.isdigit() for name in feature.names)
-    if isinstance(feature, ClassLabel) and not generic:
+    values: list[Any] = rows.data.column(column).to_pylist()
+    if isinstance(feature, ClassLabel) and not (_nameless(feature.names) or _nameless(head.labels)):
         return [value if value is None or value < 0 else feature.int2str(value) for value in values]
     return values
+
+
+def _nameless(names: Sequence[str]) -> bool:
+    """Tell whether classes have no names but their numbers, or transformers' LABEL_0, LABEL_1, …"""
+    return all(name.removeprefix("LABEL_").isdigit() for name in names)
 
 
 def _split_off_validation(train: Dataset, seed: int) -> tuple[dict[str, Dataset], str]:
     from sklearn.model_selection import train_test_split
 
-    size = min(max(int(len(train) * VALIDATION_SHARE), 1), MOST_VALIDATION_ROWS)
     labels = train.data.column("label").to_numpy()
+    least = len(set(labels.tolist()))  # one row of each class
+    size = min(max(int(len(train) * VALIDATION_SHARE), least), MOST_VALIDATION_ROWS)
     try:
         kept, held_out = train_test_split(
             range(len(train)), test_size=size, random_state=seed, stratify=labels

@@ -1,5 +1,6 @@
 """Digests of content, and folders that are whole or not there at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+from distill_core.errors import OutputError
 
 
 def file_digest(path: Path) -> str:
@@ -76,6 +81,48 @@ def replace_folder(draft: Path, path: Path) -> None:
     path.rename(old)
     draft.rename(path)
     shutil.rmtree(old)
+
+
+@contextmanager
+def taken(folder: Path) -> Iterator[None]:
+    """Keep a folder for this process alone, and clear away what a killed one left unfinished.
+
+    Raises:
+        OutputError: another process has it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OutputError(
+            f"{folder}: another run writes there; wait for it, or use --output"
+        ) from None
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
+    with lock:
+        lock.release()  # once: entering took it a second time
+        for draft in folder.rglob(".*.partial"):
+            shutil.rmtree(draft, ignore_errors=True)
+        yield
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that it came from, says that the disk is full.
+
+    Not all of them are an OSError: safetensors, Arrow and sqlite have their own.
+    """
+    while error is not None:
+        text = str(error).lower()
+        if getattr(error, "errno", None) == errno.ENOSPC or any(
+            sign in text for sign in _DISK_FULL
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+_DISK_FULL = ("no space left on device", "os error 28", "disk is full")
 
 
 def copy_tree(source: Path, destination: Path) -> None:

@@ -40,7 +40,7 @@ class SequenceClassification:
         numbers = {name: number for number, name in enumerate(self.labels)}
         labels = np.empty(len(values), dtype=np.int64)
         for row, value in enumerate(values):
-            number = numbers.get(value) if isinstance(value, str) else value
+            number: Any = numbers.get(value) if isinstance(value, str) else value
             whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
             if not whole or not 0 <= number < len(self.labels):
                 raise DataError(
@@ -69,7 +69,7 @@ class SequenceClassification:
         self, predictions: Int[np.ndarray, " rows"], labels: Int[np.ndarray, " rows"]
     ) -> Float[np.ndarray, " rows"]:
         """Return each row's part in the main metric, which is their mean: 1.0 right, 0.0 wrong."""
-        return (predictions == labels).astype(np.float64)
+        return np.asarray(predictions == labels, dtype=np.float64)
 
     def metrics(
         self, predictions: Int[np.ndarray, " rows"], labels: Int[np.ndarray, " rows"]

@@ -1,6 +1,7 @@
 """Read a pipeline file, apply what the command line sets, and say clearly what is wrong with it."""
 
 import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -29,7 +30,7 @@ def read_pipeline(path: Path, settings: Sequence[str] = ()) -> Pipeline:
     try:
         pipeline = Pipeline.model_validate(document)
     except ValidationError as error:
-        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
+        problems = "\n".join(f"  {_explain(problem, document)}" for problem in error.errors())
         raise ConfigError(f"{path}: the pipeline file is wrong\n{problems}") from None
     return _resolve_paths(pipeline, path.parent)
 
@@ -66,14 +67,26 @@ def _apply(document: dict[str, Any], setting: str) -> None:
         raise ConfigError(f"--set {setting}: the value is not YAML: {error}") from None
 
 
-def _explain(problem: ErrorDetails) -> str:
-    # pydantic adds the branch of a union that it tried to the location: not the user's key.
-    keys = [str(part) for part in problem["loc"] if "[" not in str(part)]
+def _explain(problem: ErrorDetails, document: dict[str, Any]) -> str:
+    keys = _user_keys(problem, document)
     if problem["type"] == "extra_forbidden":
         return _unknown_key(keys)
     if problem["type"] == "missing":
         return f"{'.'.join(keys)}: is missing and has no default"
     return f"{'.'.join(keys)}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})"
+
+
+def _user_keys(problem: ErrorDetails, document: Any) -> list[str]:
+    """Return where the problem is, without the branches of unions that pydantic adds."""
+    keys = []
+    for part in problem["loc"]:
+        inside = isinstance(document, dict) and part in document
+        if inside or (isinstance(document, list) and isinstance(part, int)):
+            document = document[part]
+        elif problem["type"] != "missing":
+            continue
+        keys.append(str(part))
+    return keys
 
 
 def _unknown_key(keys: list[str]) -> str:
@@ -105,7 +118,8 @@ def _resolve_paths(pipeline: Pipeline, base: Path) -> Pipeline:
 
 
 def _resolve(source: str, base: Path) -> str:
-    folder = base / Path(source).expanduser()
+    # os.path's leaves ~nobody as it is, to be reported as a folder that is not there.
+    folder = base / os.path.expanduser(source)  # noqa: PTH111
     return str(folder.resolve()) if folder.exists() or looks_like_path(source) else source
 
 

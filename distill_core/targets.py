@@ -21,8 +21,13 @@ class Scheme:
     them costs accuracy, and there is no weight whose bytes it would save."""
 
 
-INT8_PER_CHANNEL = Scheme("int8-per-channel", True, False, True)
-INT8_REDUCED_RANGE = Scheme("int8-per-channel-reduced-range", True, True, True)
+INT8 = Scheme("int8", True, False, True)
+INT8_REDUCED = Scheme("int8-reduced-range", True, True, True)
+
+
+OPSET = 18
+"""The least that optimum recommends for these families. Every onnxruntime since 1.14, of
+February 2023, reads it (onnxruntime, "Compatibility", table of ONNX opsets)."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +38,16 @@ class Target:
     instruction_set: str
     runtime: str
     scheme: Scheme
-    opset: int = 17
-    """17 is the first opset with LayerNormalization as one operator (ONNX operator changelog);
-    every onnxruntime since 1.12, of June 2022, reads it."""
 
 
 TARGETS = {
     target.name: target
     for target in (
-        Target("android-arm64", "armv8.2-a dot product", "onnxruntime-android", INT8_PER_CHANNEL),
-        Target("ios-arm64", "armv8.4-a dot product", "onnxruntime-objc", INT8_PER_CHANNEL),
-        Target("web-wasm", "wasm simd128", "onnxruntime-web", INT8_REDUCED_RANGE),
-        Target("linux-arm64", "armv8.2-a dot product", "onnxruntime", INT8_PER_CHANNEL),
-        Target("linux-x86-64", "AVX2 or newer, VNNI or not", "onnxruntime", INT8_REDUCED_RANGE),
+        Target("android-arm64", "armv8.2-a dot product", "onnxruntime-android", INT8),
+        Target("ios-arm64", "armv8.4-a dot product", "onnxruntime-objc", INT8),
+        Target("web-wasm", "wasm simd128", "onnxruntime-web", INT8_REDUCED),
+        Target("linux-arm64", "armv8.2-a dot product", "onnxruntime", INT8),
+        Target("linux-x86-64", "AVX2 or newer, VNNI or not", "onnxruntime", INT8_REDUCED),
     )
 }
 

@@ -89,6 +89,11 @@ def describe(folder: Path, task: str = "auto") -> ModelDescription:
     _check_family(config, folder)
     shapes = _tensor_shapes(folder)
     prefix, layers = _find_layers(shapes, folder)
+    if layers != config["num_hidden_layers"]:
+        raise TeacherError(
+            f"{folder}: config.json has num_hidden_layers {config['num_hidden_layers']}, and the "
+            f"weights have {layers} layers; fetch the folder again"
+        )
     return ModelDescription(
         folder=folder,
         fingerprint=fingerprint(folder),
@@ -135,9 +140,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise TeacherError(f"{path}: is missing; transformers' save_pretrained writes it") from None
     except ValueError as error:
         raise TeacherError(f"{path}: is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise TeacherError(f"{path}: holds {config!r:.40}, not an object of settings")
     if not any((folder / name).exists() for name in _TOKENIZERS):
         raise TeacherError(f"{folder}: no tokenizer here; accepted: {', '.join(_TOKENIZERS)}")
-    return dict(config)
+    return config
 
 
 def _check_family(config: dict[str, Any], folder: Path) -> None:
@@ -147,6 +154,11 @@ def _check_family(config: dict[str, Any], folder: Path) -> None:
             f"{folder}/config.json: model_type {model_type!r} is not supported; "
             f"accepted: {', '.join(FAMILIES)}"
         )
+    for name in ("hidden_size", "num_hidden_layers", "max_position_embeddings"):
+        if not isinstance(config.get(name), int):
+            raise TeacherError(
+                f"{folder}/config.json: {name} is {config.get(name)!r}; accepted: a whole number"
+            )
 
 
 def _max_length(config: dict[str, Any]) -> int:
@@ -157,7 +169,7 @@ def _max_length(config: dict[str, Any]) -> int:
 def _tensor_shapes(folder: Path) -> dict[str, int]:
     """Return the number of elements of each floating-point tensor, read from the headers alone."""
     shapes = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in _weight_files(folder):
         try:
             with safe_open(path, framework="np") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
@@ -167,6 +179,27 @@ def _tensor_shapes(folder: Path) -> dict[str, int]:
         except (SafetensorError, OSError) as error:
             raise TeacherError(f"{path}: is damaged or cut short: {error}") from None
     return shapes
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files that transformers reads the weights from: one, or those an index names."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.exists():
+        return [whole]
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except FileNotFoundError:
+        raise TeacherError(
+            f"{folder}: neither {whole.name} nor {index.name} here; transformers' save_pretrained "
+            "writes one of them"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise TeacherError(f"{index}: is no index of safetensors files") from None
+    for name in names:
+        # transformers would unpickle whatever the index names, if it is not called safetensors.
+        if name != Path(str(name)).name or not name.endswith(".safetensors"):
+            raise TeacherError(f"{index}: names {name!r}; accepted: *.safetensors beside it")
+    return [folder / name for name in sorted(names)]
 
 
 def _product(shape: list[int]) -> int:
@@ -200,30 +233,41 @@ def load_model(folder: Path) -> "PreTrainedModel":
     """Load a described model in fp32 and eval mode; fp16 and bf16 weights are widened exactly.
 
     Raises:
-        TeacherError: tensors are missing, so that transformers would make some up.
+        TeacherError: tensors are missing, so that transformers would make some up; or the
+            weights are not safetensors.
     """
     import torch
     import transformers
 
     head = find_head(_read_config(folder), "auto", str(folder))
+    _weight_files(folder)
     model, report = getattr(transformers, head.auto_class).from_pretrained(
         folder,
         dtype=torch.float32,
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
+        ignore_mismatched_sizes=True,  # to find them in the report, and refuse them below
         output_loading_info=True,
     )
     if report["missing_keys"] or report["mismatched_keys"]:
-        names = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+        misshapen = [name for name, *_ in report["mismatched_keys"]]
+        names = sorted([*report["missing_keys"], *misshapen])
         raise TeacherError(f"{folder}: tensors are missing or misshapen: {', '.join(names[:5])}")
-    return model.eval()  # type: ignore[no-any-return]
+    return model.eval()
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
-    """Load the tokenizer of a model folder, as the Rust one that writes tokenizer.json."""
+    """Load the tokenizer of a model folder, as the Rust one that writes tokenizer.json.
+
+    Raises:
+        TeacherError: its files are damaged.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(  # type: ignore[no-any-return]
-        folder, local_files_only=True, trust_remote_code=False, use_fast=True
-    )
+    try:
+        return AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_fast=True
+        )
+    except Exception as error:  # tokenizers raises that very class for a file it cannot read
+        raise TeacherError(f"{folder}: its tokenizer cannot be read: {error}") from error

@@ -106,7 +106,7 @@ class Trained:
         }
 
 
-Listener = Callable[[StepRecord | EpochRecord], None]
+Listener = Callable[[StepRecord | EpochRecord], object]
 
 
 def distill(

@@ -1,0 +1,134 @@
+"""Time models side by side: interleaved, in fresh processes, with fixed threads."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+
+from distill_core.errors import RunError
+from distill_core.runtime import MODEL_INPUTS
+
+ROUNDS = 3
+ROWS = 40
+REPEATS = 3
+WARM_UP = 10
+THREADS = 1
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model to time."""
+
+    name: str
+    kind: Literal["onnx", "torch"]
+    path: Path
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one model took. Latencies are of one text at a time, over texts of many lengths."""
+
+    p50_ms: float
+    p95_ms: float
+    p50_rounds_ms: tuple[float, ...]
+    """The median of each round, each in a process of its own: how far to trust the p50."""
+    load_ms: float
+    """Median of the rounds."""
+    peak_rss_mb: float
+    """Largest of the rounds: the whole process with its runtime, in 10^6 bytes."""
+
+
+def time_models(
+    subjects: Sequence[Subject], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Timing]:
+    """Time models side by side: in each round every one of them, in a fresh process.
+
+    Args:
+        subjects: what to time; the names must differ.
+        rows: tokenized texts; `pick_rows` chooses them.
+
+    Returns:
+        A timing for each name.
+
+    Raises:
+        RunError: a process failed.
+    """
+    inputs = [{name: row[name] for name in MODEL_INPUTS if name in row} for row in rows]
+    rounds = [{s.name: _run_worker(s, inputs) for s in subjects} for _ in range(ROUNDS)]
+    return {s.name: _summarise([figures[s.name] for figures in rounds]) for s in subjects}
+
+
+def pick_rows(lengths: Sequence[int], count: int = ROWS) -> list[int]:
+    """Return the numbers of rows at even steps through the lengths, the shortest and longest included."""
+    order = np.argsort(np.asarray(lengths), kind="stable")
+    steps = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    return [int(order[step]) for step in steps]
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what the timings hold for: processor, threads, and how they were taken."""
+    return {
+        "machine": _processor(),
+        "threads": THREADS,
+        "rounds": ROUNDS,
+        "texts": ROWS,
+        "calls_a_round": ROWS * REPEATS,
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()} ({platform.machine()})"
+
+
+def _run_worker(subject: Subject, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    job = {
+        "kind": subject.kind,
+        "path": str(subject.path),
+        "rows": rows,
+        "repeats": REPEATS,
+        "warm_up": WARM_UP,
+        "threads": THREADS,
+    }
+    with TemporaryDirectory() as folder:
+        job_file = Path(folder, "job.json")
+        job_file.write_text(json.dumps(job), encoding="utf-8")
+        command = [sys.executable, "-m", "distill_core.benchmark_worker", str(job_file)]
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(THREADS),
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode != 0:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise RunError(f"benchmark of {subject.name} ({subject.path}) failed: {reason[0]}")
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def _summarise(rounds: Sequence[Mapping[str, Any]]) -> Timing:
+    latencies = np.concatenate([figures["latencies_ms"] for figures in rounds])
+    return Timing(
+        p50_ms=float(np.median(latencies)),
+        p95_ms=float(np.percentile(latencies, 95)),
+        p50_rounds_ms=tuple(statistics.median(figures["latencies_ms"]) for figures in rounds),
+        load_ms=statistics.median(figures["load_ms"] for figures in rounds),
+        peak_rss_mb=max(figures["peak_rss_mb"] for figures in rounds),
+    )
+
+
+def as_facts(timings: Mapping[str, Timing]) -> dict[str, dict[str, Any]]:
+    """Return timings as JSON-able values."""
+    return {name: asdict(timing) for name, timing in timings.items()}

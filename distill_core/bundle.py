@@ -1,0 +1,186 @@
+"""Assemble the folder that a mobile or web developer gets."""
+
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from distill_core.files import file_digest, read_json, write_json
+from distill_core.heads import SequenceClassification
+from distill_core.quantization import QUANTIZED_FILE
+from distill_core.runtime import MODEL_INPUTS, open_session, run_row
+from distill_core.targets import OPSET, Target
+from distill_core.teacher import load_tokenizer
+from distill_core.verification import MANIFEST, FileEntry, Golden, Manifest, TensorEntry
+
+LOGIT_TOLERANCE = 0.1
+"""Seen between x86 with VNNI and arm64: 0.03 (12 layers' worth of int8 products)."""
+
+HARD_TEXTS = (
+    "",
+    " ",
+    "naïve café, Ünïcödé and Zoë's résumé",
+    "👍🏽 family: 👨‍👩‍👧‍👦 and flags 🇩🇪🇯🇵",
+    "日本語のテキストと中文字符混在",
+    "مرحبا بالعالم — שלום עולם",
+    "İstanbul ŞIŞLİ ß ſ Ǆ",
+    "tab\there, line\nbreak, nul\x00 and bell\x07",
+    "[CLS] special [MASK] tokens [SEP] in <s> the </s> text [PAD]",
+    "e\u0301 combining, \u200bzero width\u200d, \ufeffbyte order mark",
+    "https://example.org/?q=a+b&c=%20 user@example.org #tag @name $1,234.56",
+    "antidisestablishmentarianism" * 8,
+    "over the limit " * 400,
+)
+"""Texts on which tokenizers of different languages and versions tend to differ."""
+
+VERSIONED = (
+    "torch",
+    "transformers",
+    "optimum",
+    "optimum-onnx",
+    "onnx",
+    "onnxruntime",
+    "tokenizers",
+)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A quantized file and what was measured of it."""
+
+    target: Target
+    file: Path
+    metrics: dict[str, float]
+    retention: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an artifact comes from."""
+
+    name: str
+    """Of the pipeline."""
+    student: Path
+    """A transformers folder."""
+    exported: Path
+    """The student as an fp32 ONNX file."""
+    head: SequenceClassification
+    max_length: int
+    teacher_fingerprint: str
+    inputs: Sequence[dict[str, Any]]
+    """Of the ONNX file, as `export.signature` gives them."""
+    outputs: Sequence[dict[str, Any]]
+
+
+def assemble(artifact: Artifact, origin: Origin, texts: Sequence[str], folder: Path) -> Manifest:
+    """Fill an empty folder with a bundle, in the layout that transformers.js and optimum read.
+
+    Args:
+        artifact: the quantized file and its figures.
+        origin: student, labels and signature.
+        texts: rows that were never trained on, to become golden examples beside the hard ones.
+        folder: empty.
+    """
+    onnx_folder = folder / "onnx"
+    onnx_folder.mkdir()
+    shutil.copyfile(artifact.file, onnx_folder / QUANTIZED_FILE)
+    shutil.copyfile(origin.exported, onnx_folder / "model.onnx")
+    _write_tokenizer_and_config(origin, folder)
+    golden = _golden_examples(artifact, origin, [*texts, *HARD_TEXTS])
+    manifest = _manifest(artifact, origin, golden)
+    (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
+    files = tuple(_entry(path, folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    manifest = manifest.model_copy(update={"files": files})
+    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    return manifest
+
+
+def _write_tokenizer_and_config(origin: Origin, folder: Path) -> None:
+    tokenizer = load_tokenizer(origin.student)
+    tokenizer.model_max_length = origin.max_length
+    tokenizer.save_pretrained(folder, legacy_format=False)
+    config = read_json(origin.student / "config.json")
+    names = {str(number): name for number, name in enumerate(origin.head.labels)}
+    config["id2label"] = names
+    config["label2id"] = {name: int(number) for number, name in names.items()}
+    write_json(folder / "config.json", config)
+
+
+def _golden_examples(
+    artifact: Artifact, origin: Origin, texts: Sequence[str]
+) -> tuple[Golden, ...]:
+    session = open_session(artifact.file)
+    tokenizer = load_tokenizer(origin.student)
+    examples = []
+    for text in texts:
+        encoded = tokenizer(text, truncation=True, max_length=origin.max_length)
+        inputs = {name: tuple(encoded[name]) for name in MODEL_INPUTS if name in encoded}
+        logits = run_row(session, inputs)
+        examples.append(
+            Golden(
+                text=text,
+                inputs=inputs,
+                logits=tuple(float(logit) for logit in logits),
+                label=origin.head.answer(logits),
+            )
+        )
+    return tuple(examples)
+
+
+def _manifest(artifact: Artifact, origin: Origin, golden: tuple[Golden, ...]) -> Manifest:
+    return Manifest(
+        name=origin.name,
+        target=artifact.target.name,
+        runtime=artifact.target.runtime,
+        instruction_set=artifact.target.instruction_set,
+        task=origin.head.name,
+        scheme=artifact.target.scheme.name,
+        model=f"onnx/{QUANTIZED_FILE}",
+        opset=OPSET,
+        inputs=tuple(TensorEntry(**entry) for entry in origin.inputs),
+        outputs=tuple(TensorEntry(**entry) for entry in origin.outputs),
+        labels=origin.head.labels,
+        max_length=origin.max_length,
+        teacher_fingerprint=origin.teacher_fingerprint,
+        metrics=artifact.metrics,
+        retention=artifact.retention,
+        agreement=artifact.agreement,
+        files=(),
+        golden=golden,
+        logit_tolerance=LOGIT_TOLERANCE,
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide what a bundle holds."""
+    names = {name: version(name) for name in VERSIONED}
+    return {
+        "python": platform.python_version(),
+        "distill-deploy": version("distill-deploy"),
+        **names,
+    }
+
+
+def _entry(path: Path, folder: Path) -> FileEntry:
+    name = path.relative_to(folder).as_posix()
+    return FileEntry(path=name, bytes=path.stat().st_size, sha256=file_digest(path))
+
+
+def model_card(manifest: Manifest) -> str:
+    """Return the README of a bundle: what it is, its figures, and code that loads it."""
+    # autoescape is for HTML; this is Markdown with code in it.
+    environment = Environment(  # noqa: S701
+        loader=PackageLoader("distill_core", "cards"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("README.md.j2").render(manifest=manifest)

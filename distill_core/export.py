@@ -1,0 +1,93 @@
+"""Export a model to ONNX, and prove that the file answers as the model does."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from datasets import Dataset
+from optimum.exporters.onnx import onnx_export_from_model
+from optimum.utils import logging
+from transformers import PreTrainedModel
+
+from distill_core.errors import ExportError
+from distill_core.evaluation import model_logits
+from distill_core.heads import SequenceClassification
+from distill_core.runtime import open_session, run_rows
+
+PARITY_TOLERANCE = 1e-3
+"""Largest difference of a logit: fp32 sums in another order differ by some 1e-6 a layer."""
+
+PARITY_ROWS = 32
+
+
+def export_onnx(
+    model: PreTrainedModel, head: SequenceClassification, rows: Dataset, opset: int, path: Path
+) -> dict[str, Any]:
+    """Write a model as one fp32 ONNX file with dynamic batch and length, and check it.
+
+    Args:
+        model: a loaded model in fp32.
+        head: names the ONNX task.
+        rows: tokenized rows on which file and model must answer alike; the first 32 are read.
+        opset: ONNX operator set.
+        path: where the file goes, ending in .onnx.
+
+    Returns:
+        opset, bytes, the largest difference of a logit, and inputs and outputs of the file.
+
+    Raises:
+        ExportError: the file is invalid, or answers otherwise than the model.
+    """
+    _export(model, head, opset, path)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"{path}: the exported file is not valid ONNX: {error}") from None
+    difference = parity(model, path, rows.select(range(min(PARITY_ROWS, len(rows)))))
+    if difference > PARITY_TOLERANCE:
+        raise ExportError(
+            f"{path}: its logits differ from the model's by up to {difference:.2g}; "
+            f"accepted: {PARITY_TOLERANCE}"
+        )
+    return {
+        "opset": opset,
+        "bytes": path.stat().st_size,
+        "parity_max_difference": difference,
+        **signature(path),
+    }
+
+
+def _export(model: PreTrainedModel, head: SequenceClassification, opset: int, path: Path) -> None:
+    logging.set_verbosity_error()
+    with warnings.catch_warnings():
+        # Tracing warns of Python values that become constants; parity on rows of other lengths
+        # than the traced one is the proof that none of them matters.
+        warnings.simplefilter("ignore")
+        onnx_export_from_model(
+            model, path.parent, opset=opset, task=head.onnx_task, do_validation=False
+        )
+    exported = path.parent / "model.onnx"
+    if exported != path:
+        exported.rename(path)
+
+
+def parity(model: PreTrainedModel, path: Path, rows: Dataset) -> float:
+    """Return the largest difference of a logit between a model and its ONNX file."""
+    expected = model_logits(model, rows)
+    return float(np.abs(run_rows(open_session(path), rows) - expected).max())
+
+
+def signature(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return name, shape and dtype of the inputs and outputs of an ONNX file."""
+    session = open_session(path)
+    return {
+        "inputs": [_tensor(entry) for entry in session.get_inputs()],
+        "outputs": [_tensor(entry) for entry in session.get_outputs()],
+    }
+
+
+def _tensor(entry: Any) -> dict[str, Any]:
+    dtype = {"tensor(int64)": "int64", "tensor(float)": "float32"}.get(entry.type, entry.type)
+    return {"name": entry.name, "shape": entry.shape, "dtype": dtype}

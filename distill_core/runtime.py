@@ -1,0 +1,59 @@
+"""Run an ONNX file with onnxruntime. Needs numpy and onnxruntime alone, as a consumer would."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from jaxtyping import Float
+
+from distill_core.errors import BundleError
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+    """Load an ONNX file on the CPU.
+
+    Args:
+        path: the file.
+        threads: for one operator; 0 takes all cores.
+
+    Raises:
+        BundleError: onnxruntime cannot load it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # warnings of its optimizer are not the user's to act on
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class but Exception
+        raise BundleError(f"{path}: onnxruntime cannot load it: {error}") from None
+
+
+def run_row(
+    session: onnxruntime.InferenceSession, row: Mapping[str, Sequence[int]]
+) -> Float[np.ndarray, " outputs"]:
+    """Return the first output of one row.
+
+    Args:
+        session: a loaded file.
+        row: the token ids and masks of one text, under the names of the file's inputs.
+    """
+    feeds = {
+        entry.name: np.asarray([row[entry.name]], dtype=np.int64) for entry in session.get_inputs()
+    }
+    return np.asarray(session.run(None, feeds)[0])[0]  # type: ignore[no-any-return]  # an array
+
+
+def run_rows(
+    session: onnxruntime.InferenceSession, rows: Iterable[Mapping[str, Any]]
+) -> Float[np.ndarray, "rows outputs"]:
+    """Return the first output of every row, run one at a time as a phone would.
+
+    Dynamic quantization takes its scales from the whole batch, so answers in batches would be
+    other answers than the user's.
+    """
+    return np.stack([run_row(session, row) for row in rows])

@@ -1,0 +1,207 @@
+"""Check a bundle against its manifest: hashes, signature of the graph, golden examples."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+from pydantic import BaseModel, ConfigDict, ValidationError
+from tokenizers import Tokenizer
+
+from distill_core.errors import BundleError
+from distill_core.files import file_digest, read_json
+from distill_core.runtime import open_session, run_row
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class FileEntry(_Part):
+    """One file of the bundle."""
+
+    path: str
+    """Relative to the bundle."""
+    bytes: int
+    sha256: str
+
+
+class TensorEntry(_Part):
+    """An input or output of the ONNX file."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    """Names stand for lengths that vary."""
+    dtype: str
+
+
+class Golden(_Part):
+    """A text and what the bundle must make of it."""
+
+    text: str
+    inputs: dict[str, tuple[int, ...]]
+    """Token ids and masks, by input name."""
+    logits: tuple[float, ...]
+    label: str
+    """The class that the logits choose."""
+
+
+class Manifest(_Part):
+    """What is in a bundle and how it must behave."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    target: str
+    runtime: str
+    instruction_set: str
+    task: str
+    scheme: str
+    model: str
+    """The file that the target loads, relative to the bundle."""
+    opset: int
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+    labels: tuple[str, ...]
+    max_length: int
+    """Tokens, the special ones included; longer texts are cut."""
+    teacher_fingerprint: str
+    metrics: dict[str, float]
+    """Of the quantized file on rows that were never trained on."""
+    retention: float
+    agreement: float
+    files: tuple[FileEntry, ...]
+    golden: tuple[Golden, ...]
+    logit_tolerance: float
+    """Largest difference from a golden logit: other processors round int8 products otherwise."""
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a verification found."""
+
+    manifest: Manifest
+    problems: tuple[str, ...]
+    largest_difference: float
+    """Of any golden logit."""
+    verified_on: str
+    """Instruction set, runtime and its version."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the bundle is what its manifest says."""
+        return not self.problems
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read the manifest of a bundle.
+
+    Raises:
+        BundleError: there is none, or it is not one that this version reads.
+    """
+    path = bundle / MANIFEST
+    if not path.is_file():
+        raise BundleError(
+            f"{bundle}: no {MANIFEST}, so this is no bundle; accepted: OUTPUT/bundles/TARGET"
+        )
+    try:
+        return Manifest.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BundleError(
+            f"{path}: {where}: {first['msg']}; published by another version?"
+        ) from None
+    except ValueError as error:
+        raise BundleError(f"{path}: is not JSON: {error}") from None
+
+
+def verify(bundle: Path) -> Verification:
+    """Re-check every hash, load the model, and replay the golden examples.
+
+    Raises:
+        BundleError: there is no manifest, or one that cannot be read.
+    """
+    manifest = read_manifest(bundle)
+    problems = _check_files(bundle, manifest)
+    differences = [0.0]
+    if not problems:
+        problems += _check_tokenizer(bundle, manifest)
+        found, differences = _replay(bundle, manifest)
+        problems += found
+    return Verification(manifest, tuple(problems), max(differences), verified_on())
+
+
+def verified_on() -> str:
+    """Name what this process verifies on: instruction set, runtime and version."""
+    import platform
+
+    return f"{platform.system().lower()}-{platform.machine()} onnxruntime {onnxruntime.__version__}"
+
+
+def _check_files(bundle: Path, manifest: Manifest) -> list[str]:
+    problems = []
+    for entry in manifest.files:
+        path = bundle / entry.path
+        if not path.is_file():
+            problems.append(f"{entry.path}: is missing")
+        elif path.stat().st_size != entry.bytes:
+            problems.append(
+                f"{entry.path}: {path.stat().st_size} bytes, the manifest says {entry.bytes}"
+            )
+        elif file_digest(path) != entry.sha256:
+            problems.append(f"{entry.path}: its content is not what was published (sha256 differs)")
+    known = {entry.path for entry in manifest.files} | {MANIFEST}
+    there = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
+    return problems + [f"{name}: is not in the manifest" for name in sorted(there - known)]
+
+
+def _check_tokenizer(bundle: Path, manifest: Manifest) -> list[str]:
+    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    tokenizer.enable_truncation(manifest.max_length)
+    tokenizer.no_padding()
+    return [
+        f"golden example {number}: the tokenizer makes other token ids of {golden.text[:40]!r}"
+        for number, golden in enumerate(manifest.golden)
+        if tuple(tokenizer.encode(golden.text).ids) != golden.inputs["input_ids"]
+    ]
+
+
+def _replay(bundle: Path, manifest: Manifest) -> tuple[list[str], list[float]]:
+    try:
+        session = open_session(bundle / manifest.model)
+    except BundleError as error:
+        return [str(error)], [0.0]
+    differences = [_difference(session, golden) for golden in manifest.golden]
+    problems = [
+        f"golden example {number}: a logit differs by {difference:.3g}, "
+        f"the tolerance is {manifest.logit_tolerance:.3g}: {golden.text[:40]!r}"
+        for number, (golden, difference) in enumerate(
+            zip(manifest.golden, differences, strict=True)
+        )
+        if not difference <= manifest.logit_tolerance  # NaN fails too
+    ]
+    return problems, differences
+
+
+def _difference(session: onnxruntime.InferenceSession, golden: Golden) -> float:
+    logits = run_row(session, golden.inputs)
+    return float(np.abs(logits - np.asarray(golden.logits)).max())
+
+
+def as_facts(verification: Verification) -> Mapping[str, Any]:
+    """Return a verification as JSON-able values."""
+    return {
+        "passed": verification.passed,
+        "target": verification.manifest.target,
+        "problems": list(verification.problems),
+        "golden_examples": len(verification.manifest.golden),
+        "largest_difference": verification.largest_difference,
+        "logit_tolerance": verification.manifest.logit_tolerance,
+        "verified_on": [verification.verified_on],
+    }

@@ -1,0 +1,81 @@
+"""Commands that run one part alone: check, benchmark and report."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from distill_core.config import Pipeline
+from distill_core.errors import BundleError
+from distill_core.files import read_json
+from distill_core.teacher import describe
+from tasks import sources
+
+
+def check_pipeline(pipeline: Pipeline) -> dict[str, Any]:
+    """Check teacher and data of a pipeline, and return the plan.
+
+    Raises:
+        InputError: something in the file, the teacher or the data is wrong.
+        SourceUnreachable: a hub does not answer.
+    """
+    from distill_core.dataset import read_dataset
+    from distill_core.plan import make_plan
+
+    with TemporaryDirectory() as scratch:
+        sources.fetch(pipeline.teacher, Path(scratch))
+        teacher = describe(Path(scratch), pipeline.task)
+    splits = read_dataset(pipeline.data, teacher.head, pipeline.training.seed)
+    return make_plan(pipeline, teacher, splits)
+
+
+def benchmark_bundle(bundle: Path) -> dict[str, Any]:
+    """Time a bundle's artifact beside its own fp32 file, on the texts of its golden examples.
+
+    Raises:
+        BundleError: the folder is no bundle.
+    """
+    from distill_core.benchmark import Subject, as_facts, describe_machine, time_models
+    from distill_core.verification import read_manifest
+
+    manifest = read_manifest(bundle)
+    subjects = [
+        Subject(manifest.scheme, "onnx", bundle / manifest.model),
+        Subject("fp32", "onnx", bundle / "onnx" / "model.onnx"),
+    ]
+    for subject in subjects:
+        if not subject.path.is_file():
+            raise BundleError(f"{subject.path}: is missing")
+    timings = time_models(subjects, [golden.inputs for golden in manifest.golden])
+    sizes = {subject.name: subject.path.stat().st_size for subject in subjects}
+    return {
+        "target": manifest.target,
+        "machine": describe_machine(),
+        "files": [
+            {"file": name, "bytes": sizes[name], **figures}
+            for name, figures in as_facts(timings).items()
+        ],
+    }
+
+
+def read_report(output: Path) -> dict[str, Any]:
+    """Read report.json of a run, and write report.html anew beside it.
+
+    Raises:
+        BundleError: the folder holds no report.
+    """
+    from distill_core.report import write_html
+
+    path = output / "report.json"
+    if not path.is_file():
+        raise BundleError(
+            f"{output}: no report.json; accepted: the output folder of a finished run"
+        )
+    try:
+        report: dict[str, Any] = read_json(path)
+    except ValueError as error:
+        raise BundleError(f"{path}: is not JSON: {error}") from None
+    steps = output / "steps.jsonl"
+    lines = steps.read_text(encoding="utf-8").splitlines() if steps.is_file() else []
+    write_html(report, [json.loads(line) for line in lines], output / "report.html")
+    return report

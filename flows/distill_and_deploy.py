@@ -1,0 +1,83 @@
+"""The flow: fetch → initialise → distil → evaluate → export → quantize → benchmark → publish."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, unmapped
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from distill_core.config import Pipeline
+from distill_core.errors import GateError
+from distill_core.files import taken
+from tasks.benchmark import benchmark
+from tasks.distill import distil, initialise_student
+from tasks.evaluate import evaluate
+from tasks.export import export, quantize
+from tasks.fetch import fetch_teacher, prepare_data
+from tasks.job import Job
+from tasks.publish import bundle, publish, write_report
+from tasks.tracking import LiveLosses, failing, log_results, open_run
+
+
+# One worker: mapped targets that share a scheme find what the first of them made, and no two
+# of them compete for the cores.
+@flow(
+    name="distill-and-deploy",
+    flow_run_name="{pipeline.name}",
+    task_runner=ThreadPoolTaskRunner(max_workers=1),
+)
+def distill_and_deploy(pipeline: Pipeline, output: Path) -> dict[str, Any]:
+    """Distil the teacher of a pipeline, and publish a verified bundle for each of its targets.
+
+    Args:
+        pipeline: one teacher, one data set, one student, and the places where it will run.
+        output: a folder for stages, report, student and bundles.
+
+    Returns:
+        report.json.
+
+    Raises:
+        GateError: the run finished, and a gate said no; the report is written all the same.
+    """
+    job = Job(pipeline, output.absolute())
+    with taken(job.output):
+        report = _run(job)
+    if not report["passed"]:
+        failures = "\n  ".join(report["gate"]["failures"])
+        raise GateError(f"{pipeline.name}: the gate said no, nothing was published:\n  {failures}")
+    return report
+
+
+def _run(job: Job) -> dict[str, Any]:
+    teacher = fetch_teacher(job)
+    data = prepare_data(job, teacher)
+    run = open_run(job, teacher, data)
+    with failing(run):
+        start = initialise_student(job, teacher)
+        student = distil(job, teacher, start, data, LiveLosses(run))
+        evaluation = evaluate(job, teacher, student, data)
+        exported = export(job, teacher, student, data)
+        artifacts = quantize.map(
+            unmapped(job),
+            list(job.pipeline.targets),
+            unmapped(teacher),
+            unmapped(exported),
+            unmapped(evaluation),
+            unmapped(data),
+        ).result()
+        timings = benchmark(job, teacher, artifacts, data)
+        stages = {
+            "teacher": teacher,
+            "data": data,
+            "mlflow": run,
+            "student": student,
+            "evaluation": evaluation,
+            "onnx": exported,
+            "benchmark": timings,
+        }
+        bundles = bundle.map(
+            unmapped(job), list(job.pipeline.targets), artifacts, unmapped(stages)
+        ).result()
+        report = write_report(job, stages, artifacts, bundles)
+        log_results(job, run, data, student, report, bundles)
+        return publish(job, report, student, bundles)

@@ -1,0 +1,150 @@
+"""What the commands print."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_PIPE_WIDTH = 140
+
+
+def print_json(value: Any) -> None:
+    """Print a result for a program."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(str, row))
+    # A pipe has no width of its own, and rich would fold the table at 80 columns.
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+
+
+def _mb(size_bytes: float) -> str:
+    return f"{size_bytes / 1e6:.1f}"
+
+
+def print_plan(plan: Mapping[str, Any]) -> None:
+    """Print what a run would do."""
+    teacher, student, data = plan["teacher"], plan["student"], plan["data"]
+    rows = ", ".join(f"{count} {name}" for name, count in data["rows"].items())
+    print_lines(
+        f"{plan['name']}: everything needed is there",
+        f"  teacher  {teacher['source']}",
+        f"           {teacher['architecture']}, {teacher['layers']} layers, "
+        f"{teacher['parameters'] / 1e6:.1f}M parameters, {len(teacher['labels'])} labels",
+        f"  student  layers {student['layers']}, {student['parameters'] / 1e6:.1f}M parameters, "
+        f"{_mb(student['bytes'])} MB in fp32",
+        f"  data     {rows}; scored on {data['evaluation_split']}",
+        *(f"           {note}" for note in data["notes"]),
+        f"  training {plan['steps']} steps",
+        f"  gate     retention ≥ {plan['gate']['retention']}, "
+        f"quantization drop ≤ {plan['gate']['quantization_drop']}",
+    )
+    _table(
+        "targets",
+        ["target", "runtime", "scheme", "expected MB"],
+        [
+            [t["target"], t["runtime"], t["scheme"], _mb(t["expected_bytes"])]
+            for t in plan["targets"]
+        ],
+    )
+
+
+def print_lines(*lines: str) -> None:
+    """Print plain lines."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def print_report(report: Mapping[str, Any]) -> None:
+    """Print the verdict of a run, and its artifacts beside the teacher."""
+    teacher, student, metric = report["teacher"], report["student"], report["main_metric"]
+    verdict = "passed" if report["passed"] else "the gate said no"
+    difference = report["difference"]
+    print_lines(
+        f"{report['name']}: {verdict}",
+        f"  teacher  {metric} {teacher['metrics'][metric]:.4f}, {teacher['layers']} layers, "
+        f"{_mb(teacher['bytes'])} MB",
+        f"  student  {metric} {student['metrics'][metric]:.4f}, layers {student['layers']}, "
+        f"{_mb(student['bytes'])} MB",
+        f"  retention {report['retention']:.4f}, agreement {report['agreement']:.4f}, difference "
+        f"{difference['difference']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}] "
+        f"on {report['evaluation_rows']} {report['evaluation_split']} rows",
+        *(f"  note: {note}" for note in report["notes"]),
+        *(f"  gate: {failure}" for failure in report["gate"]["failures"]),
+    )
+    _table(
+        f"artifacts; latency of one text on {report['benchmark']['machine']}, 1 thread",
+        ["target", metric, "retention", "MB", "smaller", "p50 ms", "p95 ms", "faster", "load ms"],
+        [_artifact_row(artifact, teacher["bytes"], metric) for artifact in report["artifacts"]],
+    )
+    print_lines(f"  MLflow run {report['mlflow_run_id']} at {report['tracking_uri']}")
+
+
+def _artifact_row(artifact: Mapping[str, Any], teacher_bytes: int, metric: str) -> list[str]:
+    latency = artifact["latency_ms"]
+    return [
+        artifact["target"],
+        f"{artifact['metrics'][metric]:.4f}",
+        f"{artifact['retention']:.4f}",
+        _mb(artifact["bytes"]),
+        f"{teacher_bytes / artifact['bytes']:.1f}×",
+        f"{latency['p50']:.2f}",
+        f"{latency['p95']:.2f}",
+        f"{artifact['speedup']:.1f}×",
+        f"{artifact['load_ms']:.0f}",
+    ]
+
+
+def print_verification(facts: Mapping[str, Any]) -> None:
+    """Print what a verification found."""
+    if facts["passed"]:
+        print_lines(
+            f"{facts['target']}: every file is what was published, and {facts['golden_examples']} golden "
+            f"examples are answered alike (largest difference of a logit "
+            f"{facts['largest_difference']:.2g}, tolerance {facts['logit_tolerance']:.2g})",
+            f"  on {', '.join(facts['verified_on'])}",
+        )
+
+
+def print_benchmark(figures: Mapping[str, Any]) -> None:
+    """Print the timings of a bundle's files."""
+    machine = figures["machine"]
+    _table(
+        f"{figures['target']} on {machine['machine']}, {machine['threads']} thread, "
+        f"{machine['rounds']} rounds",
+        ["file", "MB", "p50 ms", "p95 ms", "p50 of each round", "load ms", "peak MB"],
+        [
+            [
+                row["file"],
+                _mb(row["bytes"]),
+                f"{row['p50_ms']:.2f}",
+                f"{row['p95_ms']:.2f}",
+                " ".join(f"{value:.2f}" for value in row["p50_rounds_ms"]),
+                f"{row['load_ms']:.0f}",
+                f"{row['peak_rss_mb']:.0f}",
+            ]
+            for row in figures["files"]
+        ],
+    )
+
+
+def print_targets(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the table of targets."""
+    _table(
+        "targets",
+        ["target", "runtime", "instruction set", "scheme"],
+        [[r["name"], r["runtime"], r["instruction_set"], r["scheme"]["name"]] for r in rows],
+    )
+
+
+def print_watch(result: Mapping[str, Any]) -> None:
+    """Print whether the teacher changed, and what came of it."""
+    state = "changed; the run is finished" if result["changed"] else "unchanged; skipped"
+    print_lines(f"{result['name']}: teacher {result['fingerprint'][:16]} {state}")

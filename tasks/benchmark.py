@@ -1,0 +1,47 @@
+"""Task: time all artifacts and the teacher side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import State
+
+from tasks.artifacts import publish_facts
+from tasks.caching import Stage, as_state, run_stage
+from tasks.job import Job
+from tasks.stages import ROWS
+
+TEACHER = "teacher"
+
+
+@task(name="benchmark", cache_policy=NO_CACHE)
+def benchmark(job: Job, teacher: Stage, artifacts: Sequence[Stage], data: Stage) -> State[Stage]:
+    """Time the teacher in PyTorch and every artifact in onnxruntime, interleaved."""
+    from distill_core.benchmark import Subject, as_facts, describe_machine, pick_rows, time_models
+
+    files = {artifact.key: artifact for artifact in artifacts}  # targets may share a file
+    inputs = {
+        "teacher": teacher.key,
+        "artifacts": sorted(files),
+        "data": data.key,
+        "machine": describe_machine(),
+    }
+
+    def build(_: Path) -> dict[str, Any]:
+        from distill_core.batches import open_tokenized
+        from distill_core.quantization import QUANTIZED_FILE
+
+        rows = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
+        chosen = rows.select(pick_rows(rows["length"][:]))
+        subjects = [
+            Subject(TEACHER, "torch", teacher.folder),
+            *(Subject(key, "onnx", file.folder / QUANTIZED_FILE) for key, file in files.items()),
+        ]
+        timings = time_models(subjects, chosen.to_list())
+        return {"machine": describe_machine(), "timings": as_facts(timings)}
+
+    stage = run_stage(job.output, "benchmark", inputs, build)
+    publish_facts(job.pipeline.name, stage)
+    return as_state(stage)

@@ -1,0 +1,115 @@
+"""Stages addressed by the content of their inputs: what was made once is not made again.
+
+A stage is a folder `OUTPUT/stages/NAME-KEY` that appears only when it is whole. Its key digests
+everything that decides its content: the slice of the pipeline file it reads, the keys of the
+stages it builds on, the source of the core modules that make it, and the libraries they call.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from prefect.states import Completed, State
+
+from distill_core.files import file_digest, new_folder, read_json, value_digest, write_json
+
+RECORD = "stage.json"
+
+
+@dataclass(frozen=True)
+class Code:
+    """What makes a stage, beside its inputs."""
+
+    modules: tuple[str, ...]
+    """Of distill_core."""
+    libraries: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """Return one digest over the modules' source and the libraries' versions."""
+        sources = {name: file_digest(_source_file(name)) for name in self.modules}
+        return value_digest([sources, {name: version(name) for name in self.libraries}])
+
+
+_TORCH = ("torch", "transformers")
+_ONNX = ("onnx", "onnxruntime", "optimum-onnx")
+
+STAGES = {
+    "teacher": Code(("teacher",)),
+    "data": Code(("dataset", "batches", "heads"), ("datasets", "tokenizers", "scikit-learn")),
+    "start": Code(("student", "layers", "teacher"), _TORCH),
+    "student": Code(
+        ("training", "losses", "optimization", "precision", "batches", "heads"),
+        (*_TORCH, "accelerate"),
+    ),
+    "evaluation": Code(("evaluation", "heads"), (*_TORCH, "scikit-learn")),
+    "onnx": Code(("export", "runtime"), (*_TORCH, *_ONNX)),
+    "artifact": Code(("quantization", "runtime", "heads"), _ONNX),
+    "benchmark": Code(("benchmark", "benchmark_worker", "runtime"), ("torch", "onnxruntime")),
+    "bundle": Code(("bundle", "verification", "runtime", "targets"), ("tokenizers", "onnxruntime")),
+    "mlflow": Code(()),
+    "report": Code(("report", "charts", "outcome")),
+    "logged": Code(()),
+}
+"""Table: stage → what a change of must make it anew."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A finished stage."""
+
+    name: str
+    key: str
+    folder: Path
+    facts: dict[str, Any]
+    """What is known of it, JSON-able."""
+    inputs: dict[str, Any]
+    seconds: float
+    """How long it took when it was made."""
+    cached: bool
+    """Whether it was there already."""
+
+
+def run_stage(
+    output: Path,
+    name: str,
+    inputs: Mapping[str, Any],
+    build: Callable[[Path], Mapping[str, Any]],
+) -> Stage:
+    """Return a stage, made now if it is not there.
+
+    Args:
+        output: the run's folder.
+        name: a row of `STAGES`.
+        inputs: all that decides the content, JSON-able; keys of other stages stand for them.
+        build: fills an empty folder and returns the facts.
+    """
+    key = value_digest({"inputs": inputs, "code": STAGES[name].digest()})
+    folder = output / "stages" / f"{name}-{key[:16]}"
+    cached = (folder / RECORD).is_file()
+    if not cached:
+        start = time.perf_counter()
+        with new_folder(folder) as draft:
+            facts = build(draft)
+            seconds = round(time.perf_counter() - start, 3)
+            record = {"key": key, "inputs": inputs, "facts": facts, "seconds": seconds}
+            write_json(draft / RECORD, record)
+    record = read_json(folder / RECORD)
+    return Stage(name, key, folder, record["facts"], record["inputs"], record["seconds"], cached)
+
+
+def as_state(stage: Stage) -> State[Stage]:
+    """Return the Prefect state of a stage: Cached when nothing had to be done."""
+    if stage.cached:
+        return Completed(name="Cached", message=f"{stage.folder.name} was there", data=stage)
+    return Completed(message=f"{stage.folder.name} in {stage.seconds} s", data=stage)
+
+
+def _source_file(module: str) -> Path:
+    spec = find_spec(f"distill_core.{module}")  # finds without importing torch
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"distill_core.{module}")
+    return Path(spec.origin)

@@ -1,0 +1,86 @@
+"""Tasks: initialise the student, and distil it."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import State
+
+from distill_core.layers import pick_layers
+from distill_core.teacher import describe, load_model
+from tasks.artifacts import publish_facts
+from tasks.caching import Stage, as_state, run_stage
+from tasks.job import Job
+from tasks.stages import MODEL, ROWS, STEPS, head_of
+from tasks.tracking import LiveLosses
+
+
+@task(name="initialise student", cache_policy=NO_CACHE)
+def initialise_student(job: Job, teacher: Stage) -> State[Stage]:
+    """Copy the picked layers, the embeddings and the head of the teacher."""
+    inputs = {"teacher": teacher.key, **job.pipeline.student.model_dump(mode="json")}
+
+    def build(folder: Path) -> dict[str, Any]:
+        from distill_core.student import build_student, save_model
+
+        description = describe(teacher.folder, job.pipeline.task)
+        layers = pick_layers(description.layers, job.pipeline.student)
+        student = build_student(load_model(teacher.folder), description.layer_prefix, layers)
+        save_model(student, teacher.folder, folder / MODEL)
+        parameters = describe(folder / MODEL).parameters
+        return {
+            "layers": list(layers),
+            "parameters": parameters,
+            "bytes": 4 * parameters,
+            "share_of_teacher": parameters / description.parameters,
+        }
+
+    stage = run_stage(job.output, "start", inputs, build)
+    publish_facts(job.pipeline.name, stage)
+    return as_state(stage)
+
+
+@task(name="distil", cache_policy=NO_CACHE)
+def distil(job: Job, teacher: Stage, start: Stage, data: Stage, live: LiveLosses) -> State[Stage]:
+    """Train the student beside its teacher, and keep its best epoch by validation."""
+    pipeline = job.pipeline
+    inputs = {
+        "teacher": teacher.key,
+        "start": start.key,
+        "data": data.key,
+        "losses": pipeline.losses.model_dump(),
+        "training": pipeline.training.model_dump(),
+    }
+
+    def build(folder: Path) -> dict[str, Any]:
+        from distill_core import training
+        from distill_core.batches import open_tokenized
+        from distill_core.student import save_model
+        from tasks.progress import TrainingProgress
+
+        rows = open_tokenized(data.folder / ROWS)
+        work = training.Job(
+            rows["train"], rows["validation"], head_of(teacher), pipeline.losses, pipeline.training
+        )
+        with TrainingProgress(pipeline.name, work.steps) as progress, live.sending() as tracked:
+            trained = training.distill(
+                load_model(start.folder / MODEL),
+                load_model(teacher.folder),
+                work,
+                lambda record: [listener(record) for listener in (progress, tracked)],
+            )
+        save_model(trained.model, teacher.folder, folder / MODEL)
+        write_steps(folder / STEPS, [asdict(step) for step in trained.steps])
+        return {**start.facts, **trained.summary()}
+
+    stage = run_stage(job.output, "student", inputs, build)
+    publish_facts(pipeline.name, stage)
+    return as_state(stage)
+
+
+def write_steps(path: Path, steps: list[dict[str, Any]]) -> None:
+    """Write one line of JSON a training step."""
+    path.write_text("".join(f"{json.dumps(step)}\n" for step in steps), encoding="utf-8")

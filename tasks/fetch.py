@@ -1,0 +1,116 @@
+"""Tasks: fetch the teacher, and prepare the data."""
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import State
+
+from distill_core.config import TeacherSource
+from distill_core.errors import SourceUnreachable
+from distill_core.plan import check_fit
+from distill_core.teacher import ModelDescription, describe, fingerprint, load_tokenizer
+from tasks import sources
+from tasks.artifacts import publish_facts
+from tasks.caching import Stage, as_state, run_stage
+from tasks.job import Job
+from tasks.stages import ROWS, head_of
+
+
+def worth_a_retry(task: Any, task_run: TaskRun, state: State[Any]) -> bool:
+    """Tell whether trying again later may help: only where a server did not answer."""
+    try:
+        state.result()
+    except SourceUnreachable:
+        return True
+    except Exception:
+        return False
+    return False
+
+
+@task(
+    name="fetch teacher",
+    retries=2,
+    retry_delay_seconds=[1, 3],
+    retry_condition_fn=worth_a_retry,
+    cache_policy=NO_CACHE,
+)
+def fetch_teacher(job: Job) -> State[Stage]:
+    """Copy the teacher from its source, check it, and keep it under its fingerprint."""
+    source = job.pipeline.teacher
+    (job.output / "stages").mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=job.output / "stages", prefix=".fetch-") as scratch:
+        sources.fetch(source, Path(scratch))
+
+        def build(folder: Path) -> dict[str, Any]:
+            shutil.copytree(scratch, folder, dirs_exist_ok=True)
+            description = describe(folder, job.pipeline.task)
+            check_fit(job.pipeline, description)
+            return teacher_facts(description, source)
+
+        content = fingerprint(Path(scratch))
+        inputs = {"fingerprint": content, "task": job.pipeline.task, **source.model_dump()}
+        stage = run_stage(job.output, "teacher", inputs, build)
+    publish_facts(job.pipeline.name, stage)
+    return as_state(stage)
+
+
+def teacher_facts(teacher: ModelDescription, source: TeacherSource) -> dict[str, Any]:
+    """Return what the report says of a teacher."""
+    return {
+        **source.model_dump(),
+        "fingerprint": teacher.fingerprint,
+        "model_type": teacher.model_type,
+        "architecture": teacher.architecture,
+        "task": teacher.head.name,
+        "labels": list(teacher.head.labels),
+        "layers": teacher.layers,
+        "hidden_size": teacher.hidden_size,
+        "max_length": teacher.max_length,
+        "parameters": teacher.parameters,
+        "bytes": teacher.size_bytes,
+    }
+
+
+@task(
+    name="prepare data",
+    retries=2,
+    retry_delay_seconds=[1, 3],
+    retry_condition_fn=worth_a_retry,
+    cache_policy=NO_CACHE,
+)
+def prepare_data(job: Job, teacher: Stage) -> State[Stage]:
+    """Read and check every row, and tokenize it with the teacher's tokenizer."""
+    from distill_core.dataset import data_fingerprint
+
+    source = job.pipeline.data
+    inputs = {
+        "fingerprint": data_fingerprint(source),
+        "teacher": teacher.key,
+        "columns": source.columns.model_dump(),
+        "config": source.config,
+        "max_length": source.max_length,
+        "seed": job.pipeline.training.seed,
+    }
+
+    def build(folder: Path) -> dict[str, Any]:
+        from distill_core.batches import tokenize
+        from distill_core.dataset import read_dataset
+
+        splits = read_dataset(source, head_of(teacher), job.pipeline.training.seed)
+        tokenize(splits, load_tokenizer(teacher.folder), source.max_length, folder / ROWS)
+        return {
+            "fingerprint": inputs["fingerprint"],
+            "source": source.source,
+            "rows": {name: len(rows) for name, rows in splits.named().items()},
+            "evaluation_split": splits.evaluation,
+            "notes": list(splits.notes),
+        }
+
+    stage = run_stage(job.output, "data", inputs, build)
+    publish_facts(job.pipeline.name, stage)
+    return as_state(stage)

@@ -1,0 +1,155 @@
+"""Tasks: assemble and verify a target's bundle, write the report, publish both."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import State
+
+from distill_core.errors import VerificationError
+from distill_core.files import copy_tree, new_file, new_folder, read_json, write_json
+from distill_core.targets import find_target
+from tasks.artifacts import publish_facts
+from tasks.benchmark import TEACHER
+from tasks.caching import Stage, as_state, run_stage
+from tasks.job import Job
+from tasks.stages import BUNDLE, MODEL, ONNX, REPORT, REPORT_PAGE, ROWS, STEPS, head_of, read_steps
+
+GOLDEN_ROWS = 12
+
+Stages = Mapping[str, Stage]
+"""The stages of a run that every target shares, by name."""
+
+
+@task(name="bundle", task_run_name="bundle for {target}", cache_policy=NO_CACHE)
+def bundle(job: Job, target: str, artifact: Stage, stages: Stages) -> State[Stage]:
+    """Assemble a target's bundle, and verify it on this machine."""
+    inputs = {
+        "name": job.pipeline.name,
+        "target": target,
+        "artifact": artifact.key,
+        "student": stages["student"].key,
+        "max_length": job.pipeline.data.max_length,
+    }
+
+    def build(folder: Path) -> dict[str, Any]:
+        from distill_core import bundle, quantization, verification
+
+        origin = bundle.Origin(
+            name=job.pipeline.name,
+            student=stages["student"].folder / MODEL,
+            exported=stages["onnx"].folder / ONNX,
+            head=head_of(stages["teacher"]),
+            max_length=job.pipeline.data.max_length,
+            teacher_fingerprint=stages["teacher"].facts["fingerprint"],
+            inputs=stages["onnx"].facts["inputs"],
+            outputs=stages["onnx"].facts["outputs"],
+        )
+        made = bundle.Artifact(
+            target=find_target(target),
+            file=artifact.folder / quantization.QUANTIZED_FILE,
+            metrics=artifact.facts["metrics"],
+            retention=artifact.facts["retention"],
+            agreement=artifact.facts["agreement"],
+        )
+        (folder / BUNDLE).mkdir()
+        bundle.assemble(made, origin, _golden_texts(stages["data"]), folder / BUNDLE)
+        found = verification.verify(folder / BUNDLE)
+        if not found.passed:
+            problems = "\n  ".join(found.problems)
+            raise VerificationError(f"the bundle for {target} is not right:\n  {problems}")
+        return dict(verification.as_facts(found))
+
+    stage = run_stage(job.output, "bundle", inputs, build)
+    publish_facts(job.pipeline.name, stage, target)
+    return as_state(stage)
+
+
+def _golden_texts(data: Stage) -> list[str]:
+    from distill_core.batches import open_tokenized
+    from distill_core.benchmark import pick_rows
+
+    rows = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
+    return list(rows.select(pick_rows(rows["length"][:], GOLDEN_ROWS))["text"])
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def write_report(
+    job: Job, stages: Stages, artifacts: Sequence[Stage], bundles: Sequence[Stage]
+) -> State[Stage]:
+    """Put all figures together, judge them by the gate, and draw the page."""
+    parts = [*stages.values(), *artifacts, *bundles]
+    inputs = {
+        "stages": [stage.key for stage in parts],
+        "pipeline": job.pipeline.model_dump(mode="json"),
+    }
+
+    def build(folder: Path) -> dict[str, Any]:
+        from distill_core.bundle import versions
+        from distill_core.outcome import build_report
+        from distill_core.report import write_html
+
+        report = build_report(
+            job.pipeline,
+            {name: stage.facts for name, stage in stages.items()},
+            _artifact_entries(job, stages["benchmark"], artifacts, bundles),
+            _timings(parts),
+            versions(),
+        )
+        write_json(folder / REPORT, report)
+        write_html(report, read_steps(stages["student"]), folder / REPORT_PAGE)
+        return {name: report[name] for name in ("name", "passed", "gate", "retention", "agreement")}
+
+    stage = run_stage(job.output, "report", inputs, build)
+    publish_facts(job.pipeline.name, stage)
+    return as_state(stage)
+
+
+def _artifact_entries(
+    job: Job, benchmark: Stage, artifacts: Sequence[Stage], bundles: Sequence[Stage]
+) -> list[dict[str, Any]]:
+    from distill_core.outcome import describe_artifact
+    from distill_core.quantization import QUANTIZED_FILE
+
+    timings = benchmark.facts["timings"]
+    return [
+        {
+            **describe_artifact(target, artifact.facts, timings[artifact.key], timings[TEACHER]),
+            "file": f"bundles/{target}/onnx/{QUANTIZED_FILE}",
+            "verified_on": made.facts["verified_on"],
+        }
+        for target, artifact, made in zip(job.pipeline.targets, artifacts, bundles, strict=True)
+    ]
+
+
+def _timings(stages: Sequence[Stage]) -> dict[str, float]:
+    """Return the seconds of each kind of stage; targets that share a stage count it once."""
+    seconds: dict[str, float] = {}
+    for stage in {stage.key: stage for stage in stages}.values():
+        seconds[stage.name] = round(seconds.get(stage.name, 0.0) + stage.seconds, 3)
+    return seconds
+
+
+@task(name="publish", cache_policy=NO_CACHE)
+def publish(job: Job, report: Stage, student: Stage, bundles: Sequence[Stage]) -> dict[str, Any]:
+    """Put report, student and bundles where people look for them; the report comes last.
+
+    Where the gate said no, the bundles of the last run that passed stay as they are.
+    """
+    found: dict[str, Any] = read_json(report.folder / REPORT)
+    with new_folder(job.output / "student") as draft:
+        copy_tree(student.folder / MODEL, draft)
+    if found["passed"]:
+        _publish_bundles(job.output / "bundles", bundles)
+    for file in (student.folder / STEPS, report.folder / REPORT_PAGE, report.folder / REPORT):
+        with new_file(job.output / file.name) as draft:
+            draft.write_bytes(file.read_bytes())
+    return found
+
+
+def _publish_bundles(folder: Path, bundles: Sequence[Stage]) -> None:
+    with new_folder(folder) as draft:
+        for made in bundles:
+            copy_tree(made.folder / BUNDLE, draft / made.facts["target"])

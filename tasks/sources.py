@@ -1,0 +1,96 @@
+"""Where a teacher comes from. A new source is one new class here and one entry in `SOURCES`."""
+
+import errno
+from pathlib import Path
+from typing import Protocol
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from distill_core.config import TeacherSource
+from distill_core.errors import SourceUnreachable, TeacherError
+from distill_core.files import copy_tree
+from distill_core.pipeline_file import looks_like_path
+from distill_core.teacher import FILES, model_files, refuse_unsafe
+
+
+class Source(Protocol):
+    """A place that models come from."""
+
+    def matches(self, source: TeacherSource) -> bool:
+        """Tell whether this is where the source points."""
+
+    def fetch(self, source: TeacherSource, folder: Path) -> None:
+        """Copy the files that are read into an empty folder.
+
+        Raises:
+            TeacherError: there is no such model, or its weights are not safetensors.
+            SourceUnreachable: the place does not answer.
+        """
+
+
+class Folder:
+    """A local folder in transformers' layout."""
+
+    def matches(self, source: TeacherSource) -> bool:
+        """Tell a path from a hub id; a folder that is there is a path whatever its name."""
+        return Path(source.source).exists() or looks_like_path(source.source)
+
+    def fetch(self, source: TeacherSource, folder: Path) -> None:
+        """Copy the folder, so that a teacher that changes while it is read is noticed next time."""
+        origin = Path(source.source)
+        if not origin.is_dir():
+            raise TeacherError(f"teacher.source: {origin} is not a folder")
+        refuse_unsafe((path.name for path in origin.iterdir()), str(origin))
+        for path in model_files(origin):
+            (folder / path.name).write_bytes(path.read_bytes())
+
+
+class Hub:
+    """The Hugging Face hub, or the server that HF_ENDPOINT names."""
+
+    def matches(self, source: TeacherSource) -> bool:
+        """Everything that is no folder is a hub id."""
+        return True
+
+    def fetch(self, source: TeacherSource, folder: Path) -> None:
+        """Download the files of one commit, through huggingface_hub's cache."""
+        try:
+            listing = HfApi().list_repo_files(source.source, revision=source.revision)
+            refuse_unsafe((name for name in listing if "/" not in name), source.source)
+            snapshot = snapshot_download(
+                source.source, revision=source.revision, allow_patterns=list(FILES)
+            )
+        except RevisionNotFoundError:
+            raise TeacherError(
+                f"teacher.revision: {source.source} has no revision {source.revision!r}"
+            ) from None
+        except (RepositoryNotFoundError, HFValidationError, GatedRepoError):
+            raise TeacherError(
+                f"teacher.source: {source.source} is neither a folder here nor a model on the hub that "
+                "this machine may read; for a private or gated one set HF_TOKEN"
+            ) from None
+        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            reason = str(error).splitlines()[0]
+            raise SourceUnreachable(
+                f"teacher.source: {source.source} is no folder here, and the hub did not answer: {reason}"
+            ) from None
+        copy_tree(Path(snapshot), folder)
+
+
+SOURCES: tuple[Source, ...] = (Folder(), Hub())
+
+
+def fetch(source: TeacherSource, folder: Path) -> None:
+    """Copy a teacher from wherever it is into an empty folder."""
+    next(place for place in SOURCES if place.matches(source)).fetch(source, folder)

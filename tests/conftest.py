@@ -1,0 +1,111 @@
+"""What all tests share: shape checks while they run, and small real teachers and texts."""
+
+import itertools
+import os
+import random
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import jaxtyping
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+# Every annotated shape and type in distill_core is checked at each call. Before its first import.
+jaxtyping.install_import_hook("distill_core", "beartype.beartype")
+
+# datasets caches what it reads in the home folder, and asks the hub what it does not find. Both
+# are read when it is imported. Port 9 ("discard") refuses connections.
+_HOME = TemporaryDirectory(prefix="distill-deploy-tests-")
+os.environ["HF_HOME"] = _HOME.name
+os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")
+
+import torch  # noqa: E402 - after the environment that transformers and datasets read
+from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer  # noqa: E402
+from transformers import (  # noqa: E402
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    RobertaTokenizerFast,
+)
+
+GOOD = ("good", "warm", "witty", "bright", "moving")
+BAD = ("bad", "dull", "clumsy", "bleak", "tired")
+THINGS = ("film", "plot", "cast", "scene", "score")
+TEXTS = [
+    f"The {thing} was {adverb} {word}"
+    for adverb, thing, word in itertools.product(("very", "rather", "not ever so"), THINGS, GOOD + BAD)
+]
+"""150 sentences; the last word alone decides the label."""
+
+SHAPE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "initializer_range": 0.2,  # at the usual 0.02, layers of this width do next to nothing
+    "id2label": {0: "negative", 1: "positive"},
+    "label2id": {"negative": 0, "positive": 1},
+}
+
+
+def pytest_configure() -> None:
+    torch.set_num_threads(2)
+
+
+def pytest_unconfigure() -> None:
+    _HOME.cleanup()
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT teacher of 4 layers with random weights, as transformers saves it."""
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    trained = BertWordPieceTokenizer(lowercase=True)
+    trained.train_from_iterator(TEXTS, vocab_size=200, show_progress=False)
+    trained.save_model(str(folder))
+    tokenizer = BertTokenizerFast(vocab_file=str(folder / "vocab.txt"))
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **SHAPE)
+    return _save(BertForSequenceClassification, config, tokenizer, folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A RoBERTa teacher of 4 layers with random weights, as transformers saves it."""
+    folder = tmp_path_factory.mktemp("tiny-roberta")
+    trained = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trained.train_from_iterator(TEXTS, vocab_size=400, show_progress=False, special_tokens=special)
+    vocabulary, merges = trained.save_model(str(folder))
+    tokenizer = RobertaTokenizerFast(vocab_file=vocabulary, merges_file=merges)
+    config = RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=66, **SHAPE)
+    return _save(RobertaForSequenceClassification, config, tokenizer, folder)
+
+
+@pytest.fixture(scope="session")
+def sentiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set that can be learned: parquet files of 120 train and 30 validation sentences."""
+    folder = tmp_path_factory.mktemp("sentiment")
+    texts = random.Random(0).sample(TEXTS, k=len(TEXTS))
+    for name, part in (("train", texts[:120]), ("validation", texts[120:])):
+        labels = [int(text.endswith(GOOD)) for text in part]
+        pq.write_table(pa.table({"text": part, "label": labels}), folder / f"{name}.parquet")
+    return folder
+
+
+def _save(
+    model_class: type[PreTrainedModel],
+    config: BertConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+) -> Path:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = model_class(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

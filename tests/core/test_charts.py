@@ -1,0 +1,63 @@
+"""Curves of a training, by the coordinates in their SVG."""
+
+import re
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+from distill_core.charts import MOST_POINTS, training_charts, validation_chart
+
+
+def steps_with(values: list[float]) -> list[dict[str, Any]]:
+    return [{"epoch": (i + 1) / len(values), "total": value} for i, value in enumerate(values)]
+
+
+def longest_path(svg: str) -> np.ndarray:
+    """Return the coordinates of the curve with the most points."""
+    curves = re.findall(r' d="([^"]+)"[^>]*stroke: var\(--accent\)', svg)
+    paths = [re.findall(r"[ML] (\S+) (\S+)", curve) for curve in curves]
+    return np.array(max(paths, key=len), float)
+
+
+def test_curve_of_many_steps_has_few_points() -> None:
+    values = np.random.default_rng(0).normal(size=20_000).tolist()
+    (chart,) = training_charts(steps_with(values))
+    assert MOST_POINTS / 2 < len(longest_path(chart.svg)) <= MOST_POINTS
+
+
+def test_curve_goes_through_its_values() -> None:
+    (chart,) = training_charts(steps_with([4.0, 1.0, 2.0]))
+    x, y = longest_path(chart.svg).T
+    np.testing.assert_allclose(np.diff(x)[0], np.diff(x)[1], atol=0.2)
+    # Downwards is positive in SVG: three units down, then one up.
+    np.testing.assert_allclose(np.diff(y)[0], -3 * np.diff(y)[1], atol=0.4)
+
+
+def test_losses_that_were_not_used_have_no_chart() -> None:
+    steps = [{"epoch": 1.0, "total": 2.0, "task": 2.0, "distillation": 0.0, "cosine": 0.0}]
+    assert [chart.title for chart in training_charts(steps)] == ["Total loss", "Task loss"]
+
+
+def test_descriptions_say_what_the_curves_show() -> None:
+    (chart,) = training_charts(steps_with([4.0, 1.0, 2.0]))
+    assert chart.description == "Total loss: 4 at the first step, 2 at the last."
+    epochs = [{"epoch": n, "metrics": {"accuracy": a}} for n, a in ((1, 0.8), (2, 0.9), (3, 0.85))]
+    description = validation_chart(epochs, "accuracy", "accuracy").description
+    assert (
+        description
+        == "Validation accuracy: 80.0% after the first epoch, at best 90.0% after epoch 2."
+    )
+
+
+def test_drawing_leaves_matplotlib_as_it_was() -> None:
+    before = dict(mpl.rcParams)
+    training_charts(steps_with([4.0, 1.0, 2.0]))
+    assert dict(mpl.rcParams) == before
+
+
+def test_drawing_has_the_colours_of_the_page_and_no_others() -> None:
+    (chart,) = training_charts(steps_with([float(i % 7) for i in range(100)]))
+    assert "var(--accent)" in chart.svg
+    assert re.findall(r"(?:fill|stroke): #\w+", chart.svg) == []
+    assert "<style" not in chart.svg
