@@ -35,7 +35,7 @@ def teacher_model(report: Mapping[str, Any]) -> Model:
         values = [artifact[key] for artifact in report["artifacts"] if artifact.get(key)]
         return median(values) if values else None
 
-    latencies = [artifact.get("teacher_latency_ms") or {} for artifact in report["artifacts"]]
+    latencies = [_measured(artifact.get("teacher_latency_ms")) for artifact in report["artifacts"]]
     names = dict.fromkeys(name for latency in latencies for name in latency)
     return Model(
         "Teacher",
@@ -72,10 +72,10 @@ def artifact_models(report: Mapping[str, Any]) -> list[Model]:
 
 
 def _artifact_model(artifact: Mapping[str, Any], teacher: Mapping[str, Any]) -> Model:
-    latency_ms = artifact.get("latency_ms") or {}
-    teacher_ms = artifact.get("teacher_latency_ms") or {}
+    latency_ms = _measured(artifact.get("latency_ms"))
+    teacher_ms = _measured(artifact.get("teacher_latency_ms"))
     faster = artifact.get("speedup")
-    if faster is None and "p50" in latency_ms and "p50" in teacher_ms:
+    if not faster and "p50" in latency_ms and "p50" in teacher_ms:
         faster = teacher_ms["p50"] / latency_ms["p50"]
     return Model(
         artifact["target"],
@@ -91,6 +91,10 @@ def _artifact_model(artifact: Mapping[str, Any], teacher: Mapping[str, Any]) -> 
         artifact.get("peak_rss_mb"),
         artifact.get("verified_on") or (),
     )
+
+
+def _measured(figures: Mapping[str, float | None] | None) -> dict[str, float]:
+    return {name: figure for name, figure in (figures or {}).items() if figure}
 
 
 def least_favourable(models: Sequence[Model]) -> Model:

@@ -112,8 +112,8 @@ def heat_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         return {"kind": kind, "rows": rows, "strength": math.sqrt(rows / max(sum(confusion[i]), 1))}
 
     return [
-        {"label": label, "cells": [cell(i, j, rows) for j, rows in enumerate(row)]}
-        for i, (label, row) in enumerate(zip(labels, confusion, strict=True))
+        {"label": labels[i], "cells": [cell(i, j, rows) for j, rows in enumerate(row)]}
+        for i, row in enumerate(confusion)
     ]
 
 

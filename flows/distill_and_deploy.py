@@ -10,6 +10,7 @@ from distill_core.config import Pipeline
 from distill_core.errors import GateError
 from distill_core.files import taken
 from tasks.benchmark import benchmark
+from tasks.caching import prune
 from tasks.distill import distil, initialise_student
 from tasks.evaluate import evaluate
 from tasks.export import export, quantize
@@ -79,5 +80,7 @@ def _run(job: Job) -> dict[str, Any]:
             unmapped(job), list(job.pipeline.targets), artifacts, unmapped(stages)
         ).result()
         report = write_report(job, stages, artifacts, bundles)
-        log_results(job, run, data, student, report, bundles)
-        return publish(job, report, student, bundles)
+        logged = log_results(job, run, data, student, report, bundles)
+        published = publish(job, report, student, bundles)
+    prune(job.output, [*stages.values(), start, *artifacts, *bundles, report, logged])
+    return published

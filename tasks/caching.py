@@ -5,8 +5,10 @@ everything that decides its content: the slice of the pipeline file it reads, th
 stages it builds on, the source of the core modules that make it, and the libraries they call.
 """
 
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -38,6 +40,10 @@ _TORCH = ("torch", "transformers")
 _ONNX = ("onnx", "onnxruntime", "optimum-onnx")
 
 STAGES = {
+    "embedded": Code(
+        ("embedded", "training", "losses", "optimization", "precision", "batches", "heads"),
+        (*_TORCH, "accelerate", "numpy", "scikit-learn"),
+    ),
     "teacher": Code(("teacher",)),
     "data": Code(("dataset", "batches", "heads"), ("datasets", "tokenizers", "scikit-learn")),
     "start": Code(("student", "layers", "teacher"), _TORCH),
@@ -51,7 +57,7 @@ STAGES = {
     "benchmark": Code(("benchmark", "benchmark_worker", "runtime"), ("torch", "onnxruntime")),
     "bundle": Code(("bundle", "verification", "runtime", "targets"), ("tokenizers", "onnxruntime")),
     "mlflow": Code(()),
-    "report": Code(("report", "charts", "outcome")),
+    "report": Code(("report", "charts", "comparison", "outcome")),
     "logged": Code(()),
 }
 """Table: stage → what a change of must make it anew."""
@@ -99,6 +105,24 @@ def run_stage(
             write_json(draft / RECORD, record)
     record = read_json(folder / RECORD)
     return Stage(name, key, folder, record["facts"], record["inputs"], record["seconds"], cached)
+
+
+def prune(output: Path, used: Iterable[Stage], spare: int = 3) -> None:
+    """Remove stages that a finished run did not use, but for the newest few of each kind.
+
+    Args:
+        output: the run's folder.
+        used: the stages of the run.
+        spare: how many unused ones of each kind to keep, for a change that is taken back.
+    """
+    kept = {stage.folder for stage in used}
+    unused: defaultdict[str, list[Path]] = defaultdict(list)
+    for folder in (output / "stages").iterdir():
+        if folder not in kept and folder.name.partition("-")[0] in STAGES:
+            unused[folder.name.partition("-")[0]].append(folder)
+    for folders in unused.values():
+        for folder in sorted(folders, key=lambda path: path.stat().st_mtime)[:-spare]:
+            shutil.rmtree(folder)
 
 
 def as_state(stage: Stage) -> State[Stage]:

@@ -23,8 +23,8 @@ class TrainingProgress:
     Where the output is no terminal, only those lines are printed.
     """
 
-    def __init__(self, name: str, steps: int) -> None:
-        """Make a bar of this many steps."""
+    def __init__(self, name: str, steps: int | None = None) -> None:
+        """Make a bar of this many steps; None if they are not known."""
         self._rate: float | None = None
         self._bar = Progress(
             TextColumn("{task.description}"),

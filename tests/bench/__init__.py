@@ -1,0 +1,1 @@
+"""Measurements: resumable cells, their figures as committed JSON, tables rendered from those."""

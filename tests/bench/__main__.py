@@ -1,0 +1,24 @@
+"""`python -m tests.bench [TABLE …]`: measure what has no figures yet, and render the tables."""
+
+import sys
+
+from tests.bench.cells import CELLS, SHARED
+from tests.bench.harness import run_cells
+from tests.bench.tables import TABLES, write_tables
+
+
+def main(tables: list[str]) -> None:
+    """Run the cells of these tables, or of all of them."""
+    unknown = set(tables) - set(TABLES)
+    if unknown:
+        sys.exit(f"no table {', '.join(sorted(unknown))}; accepted: {', '.join(TABLES)}")
+    chosen = [cell for cell in CELLS if not tables or cell.table in tables]
+    if not SHARED.is_dir():
+        print("real models and data are not at hand, so only the embedded cells are measured")
+        chosen = [cell for cell in chosen if cell.model == "embedded"]
+    for cell in chosen:
+        run_cells([cell])
+        write_tables()
+
+
+main(sys.argv[1:])

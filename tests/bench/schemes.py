@@ -1,0 +1,61 @@
+"""What each way of quantizing costs: ours beside optimum's own presets, on one student."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
+
+from distill_core.batches import open_tokenized
+from distill_core.benchmark import Subject, as_facts, pick_rows, time_models
+from distill_core.heads import SequenceClassification
+from distill_core.quantization import QUANTIZED_FILE, quantize, score_file
+from distill_core.targets import INT8, INT8_REDUCED, Scheme
+
+OURS = {scheme.name: scheme for scheme in (INT8, INT8_REDUCED)}
+PRESETS = {
+    f"optimum-{name}{'-per-channel' if per_channel else ''}": (name, per_channel)
+    for name in ("arm64", "avx2", "avx512_vnni")
+    for per_channel in (False, True)
+}
+SCHEMES = (*OURS, *PRESETS)
+
+
+def measure_scheme(name: str, main_job: Callable[[int], Any]) -> Mapping[str, Any]:
+    """Quantize the main job's student in one way; score it, and time it beside fp32.
+
+    Args:
+        name: one of `SCHEMES`.
+        main_job: makes the student, or finds it made.
+    """
+    from tests.bench.cells import WORK
+
+    main_job(0)
+    stages = WORK / "sst2-seed0" / "stages"
+    onnx, data, evaluation = (_only(stages, kind) for kind in ("onnx", "data", "evaluation"))
+    rows = open_tokenized(data / "rows")["validation"]
+    with TemporaryDirectory() as folder:
+        file = _quantize(name, onnx / "model.onnx", Path(folder))
+        head = SequenceClassification(("negative", "positive"))
+        scheme = OURS.get(name, Scheme(name, False, False, False))
+        facts = score_file(file, scheme, head, rows, np.load(evaluation / "logits.npz"))
+        subjects = [Subject("int8", "onnx", file), Subject("fp32", "onnx", onnx / "model.onnx")]
+        timings = time_models(subjects, rows.select(pick_rows(rows["length"][:])).to_list())
+    return {**facts, "timings": as_facts(timings)}
+
+
+def _only(stages: Path, kind: str) -> Path:
+    return max(stages.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime)
+
+
+def _quantize(name: str, model: Path, folder: Path) -> Path:
+    if name in OURS:
+        return quantize(model, OURS[name], folder)
+    preset, per_channel = PRESETS[name]
+    configuration = getattr(AutoQuantizationConfig, preset)(
+        is_static=False, per_channel=per_channel
+    )
+    ORTQuantizer(model).quantize(configuration, folder)
+    return folder / QUANTIZED_FILE

@@ -1,0 +1,151 @@
+"""Render the tables from the records, into TABLES.md and between the marks in README.md."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tests.bench.harness import HERE, ROOT, read_records
+
+Record = dict[str, Any]
+Column = tuple[str, Callable[[Record], str]]
+
+
+def _figure(path: str, pattern: str = "{:.4f}", scale: float = 1.0) -> Callable[[Record], str]:
+    def read(record: Record) -> str:
+        value = record["figures"]
+        for key in path.split("."):
+            value = value[key]
+        return pattern.format(value * scale if isinstance(value, (int, float)) else value)
+
+    return read
+
+
+def _spread(record: Record) -> str:
+    rounds = record["figures"]["timings"]["int8"]["p50_rounds_ms"]
+    return f"{min(rounds):.2f}–{max(rounds):.2f}"
+
+
+def _times_fp32(record: Record) -> str:
+    timings = record["figures"]["timings"]
+    return f"{timings['fp32']['p50_ms'] / timings['int8']['p50_ms']:.2f}×"
+
+
+def _artifacts(value: Callable[[Record, Record], float], pattern: str) -> Callable[[Record], str]:
+    """Show the range of a figure over all targets, the least favourable first."""
+
+    def read(record: Record) -> str:
+        values = sorted(value(a, record["figures"]) for a in record["figures"]["artifacts"])
+        low, high = pattern.format(values[0]), pattern.format(values[-1])
+        return low if low == high else f"{low} to {high}"
+
+    return read
+
+
+_SEED: Column = ("seed", lambda record: str(record["seed"]))
+_SETTING: Column = ("setting", lambda record: record["setting"])
+_MINUTES: Column = ("minutes", _figure("minutes", "{:.1f}"))
+_MAIN_METRIC = "accuracy"
+
+_SHIPPED: tuple[Column, ...] = (
+    ("retention", _figure("retention")),
+    ("agreement", _figure("agreement")),
+    ("drop by quantization", _artifacts(lambda a, _: a["drop"], "{:+.4f}")),
+    ("MB", _artifacts(lambda a, _: a["bytes"] / 1e6, "{:.1f}")),
+    ("p50 ms", _artifacts(lambda a, _: a["latency_ms"]["p50"], "{:.2f}")),
+    ("faster", _artifacts(lambda a, _: a["speedup"], "{:.1f}×")),
+)
+
+TABLES: dict[str, tuple[str, Sequence[Column]]] = {
+    "main-job": (
+        "The main job: minilm-l6-sst2 (6 layers, 90.9 MB in fp32) to 3 layers on SST-2, scored on its 872 "
+        "validation rows, five targets. MB, drop and latency range over the targets; *smaller* is against "
+        "the teacher's fp32 weights, *faster* against the teacher in PyTorch in the same run (p50, batch "
+        "1, 1 thread).",
+        (
+            _SEED,
+            ("teacher", _figure("teacher.metrics.accuracy")),
+            ("student", _figure("student.metrics.accuracy")),
+            *_SHIPPED,
+            ("smaller", _artifacts(lambda a, f: f["teacher"]["bytes"] / a["bytes"], "{:.1f}×")),
+            _MINUTES,
+        ),
+    ),
+    "demo": (
+        "The embedded default: a 6-layer BERT trained on docstrings of installed libraries, to 3 layers; "
+        "scored on its test rows.",
+        (
+            ("classes", _figure("labels", "{}")),
+            ("teacher", _figure("teacher.accuracy")),
+            ("student", _figure("student.accuracy")),
+            *_SHIPPED,
+            _MINUTES,
+        ),
+    ),
+    "door": (
+        "The front door: wall time of a command in a fresh process.",
+        (
+            ("command", _figure("command", "`{}`")),
+            ("median s", _figure("median_s", "{:.2f}")),
+            ("fastest", _figure("min_s", "{:.2f}")),
+            ("slowest", _figure("max_s", "{:.2f}")),
+        ),
+    ),
+    "schemes": (
+        "Ways of quantizing the main job's student (seed 0), ours above optimum's own presets: flips are "
+        "rows answered otherwise than by the fp32 student; speed beside its fp32 ONNX file, interleaved, "
+        "1 thread, on this machine, which has VNNI.",
+        (
+            _SETTING,
+            ("MB", _figure("bytes", "{:.1f}", 1e-6)),
+            ("accuracy", _figure("metrics.accuracy")),
+            ("drop", _figure("drop", "{:+.4f}")),
+            ("flips", _figure("flips")),
+            ("p50 ms", _figure("timings.int8.p50_ms", "{:.2f}")),
+            ("rounds", _spread),
+            ("faster than fp32", _times_fp32),
+        ),
+    ),
+}
+
+
+def render(table: str) -> str:
+    """Return a table as Markdown: what it shows, how it was made, its rows by machine."""
+    caption, columns = TABLES[table]
+    records = read_records(table)
+    lines = [f"**{caption}**", ""]
+    for machine in sorted({record["machine"] for record in records}):
+        rows = [record for record in records if record["machine"] == machine]
+        measured = max(record["measured_at"] for record in rows)[:10]
+        lines += [
+            f"`make bench`, on {machine}, {measured}:",
+            "",
+            "| " + " | ".join(title for title, _ in columns) + " |",
+            "|" + "---|" * len(columns),
+            *("| " + " | ".join(read(row) for _, read in columns) + " |" for row in rows),
+            "",
+        ]
+    return "\n".join(lines if records else [*lines, "Not measured yet.", ""])
+
+
+def render_all() -> str:
+    """Return TABLES.md."""
+    parts = [f"## {table}\n\n{render(table)}" for table in TABLES]
+    head = "# Figures\n\nRendered by `make bench` from `results/`; no figure here is typed by hand.\n\n"
+    return head + "\n".join(parts)
+
+
+def fill_marks(text: str) -> str:
+    """Return a text with the tables between its marks, `<!-- table:NAME -->` … `<!-- end -->`."""
+    return re.sub(
+        r"(<!-- table:([a-z-]+) -->\n).*?(<!-- end -->)",
+        lambda match: f"{match[1]}{render(match[2])}{match[3]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def write_tables() -> None:
+    """Write TABLES.md, and the tables in README.md."""
+    (HERE / "TABLES.md").write_text(render_all(), encoding="utf-8")
+    readme = ROOT / "README.md"
+    readme.write_text(fill_marks(readme.read_text(encoding="utf-8")), encoding="utf-8")
