@@ -102,8 +102,11 @@ def taken(folder: Path) -> Iterator[None]:
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
     with lock:
         lock.release()  # once: entering took it a second time
-        for draft in folder.rglob(".*.partial"):
-            shutil.rmtree(draft, ignore_errors=True)
+        for draft in list(folder.rglob(".*.partial*")):  # also what replace_folder calls .old
+            if draft.is_dir():
+                shutil.rmtree(draft, ignore_errors=True)
+            else:
+                draft.unlink(missing_ok=True)
         yield
 
 

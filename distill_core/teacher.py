@@ -251,8 +251,7 @@ def load_model(folder: Path) -> "PreTrainedModel":
         output_loading_info=True,
     )
     if report["missing_keys"] or report["mismatched_keys"]:
-        misshapen = [name for name, *_ in report["mismatched_keys"]]
-        names = sorted([*report["missing_keys"], *misshapen])
+        names = sorted([*report["missing_keys"], *report["mismatched_keys"]])
         raise TeacherError(f"{folder}: tensors are missing or misshapen: {', '.join(names[:5])}")
     return model.eval()
 

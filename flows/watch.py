@@ -20,6 +20,7 @@ SKIPPED = "Skipped"
 
 @task(
     name="fingerprint teacher",
+    task_run_name="fingerprint teacher",
     retries=2,
     retry_delay_seconds=[1, 3],
     retry_condition_fn=worth_a_retry,

@@ -49,12 +49,14 @@ def describe_stage(stage: Stage) -> str:
     return "\n".join(lines)
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Return nested mappings as one list of dotted names and values."""
+def flatten(
+    values: Mapping[str, Any], separator: str = ".", prefix: str = ""
+) -> list[tuple[str, Any]]:
+    """Return nested mappings as one list of names, joined by a separator, and values."""
     flat: list[tuple[str, Any]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            flat += flatten(value, f"{prefix}{name}.")
+            flat += flatten(value, separator, f"{prefix}{name}{separator}")
         else:
             flat.append((prefix + name, value))
     return flat

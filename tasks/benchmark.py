@@ -16,7 +16,7 @@ from tasks.stages import ROWS
 TEACHER = "teacher"
 
 
-@task(name="benchmark", cache_policy=NO_CACHE)
+@task(name="benchmark", task_run_name="benchmark", cache_policy=NO_CACHE)
 def benchmark(job: Job, teacher: Stage, artifacts: Sequence[Stage], data: Stage) -> State[Stage]:
     """Time the teacher in PyTorch and every artifact in onnxruntime, interleaved."""
     from distill_core.benchmark import Subject, as_facts, describe_machine, pick_rows, time_models

@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from prefect import task
+from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
 from distill_core.files import file_digest, new_folder, read_json, value_digest, write_json
@@ -27,7 +29,7 @@ class Code:
     """What makes a stage, beside its inputs."""
 
     modules: tuple[str, ...]
-    """Of distill_core."""
+    """Of distill_core, if they name no other package."""
     libraries: tuple[str, ...] = ()
 
     def digest(self) -> str:
@@ -58,7 +60,7 @@ STAGES = {
     "bundle": Code(("bundle", "verification", "runtime", "targets"), ("tokenizers", "onnxruntime")),
     "mlflow": Code(()),
     "report": Code(("report", "charts", "comparison", "outcome")),
-    "logged": Code(()),
+    "logged": Code(("tasks.tracking",)),
 }
 """Table: stage → what a change of must make it anew."""
 
@@ -107,6 +109,7 @@ def run_stage(
     return Stage(name, key, folder, record["facts"], record["inputs"], record["seconds"], cached)
 
 
+@task(name="prune stages", task_run_name="prune stages", cache_policy=NO_CACHE)
 def prune(output: Path, used: Iterable[Stage], spare: int = 3) -> None:
     """Remove stages that a finished run did not use, but for the newest few of each kind.
 
@@ -133,7 +136,8 @@ def as_state(stage: Stage) -> State[Stage]:
 
 
 def _source_file(module: str) -> Path:
-    spec = find_spec(f"distill_core.{module}")  # finds without importing torch
+    name = module if "." in module else f"distill_core.{module}"
+    spec = find_spec(name)  # finds without importing torch
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"distill_core.{module}")
+        raise ModuleNotFoundError(name)
     return Path(spec.origin)

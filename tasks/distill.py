@@ -18,7 +18,7 @@ from tasks.stages import MODEL, ROWS, STEPS, head_of
 from tasks.tracking import LiveLosses
 
 
-@task(name="initialise student", cache_policy=NO_CACHE)
+@task(name="initialise student", task_run_name="initialise student", cache_policy=NO_CACHE)
 def initialise_student(job: Job, teacher: Stage) -> State[Stage]:
     """Copy the picked layers, the embeddings and the head of the teacher."""
     inputs = {"teacher": teacher.key, **job.pipeline.student.model_dump(mode="json")}
@@ -43,7 +43,7 @@ def initialise_student(job: Job, teacher: Stage) -> State[Stage]:
     return as_state(stage)
 
 
-@task(name="distil", cache_policy=NO_CACHE)
+@task(name="distil", task_run_name="distil", cache_policy=NO_CACHE)
 def distil(job: Job, teacher: Stage, start: Stage, data: Stage, live: LiveLosses) -> State[Stage]:
     """Train the student beside its teacher, and keep its best epoch by validation."""
     pipeline = job.pipeline

@@ -14,7 +14,7 @@ from tasks.job import Job
 from tasks.stages import LOGITS, MODEL, ROWS, head_of
 
 
-@task(name="evaluate", cache_policy=NO_CACHE)
+@task(name="evaluate", task_run_name="evaluate", cache_policy=NO_CACHE)
 def evaluate(job: Job, teacher: Stage, student: Stage, data: Stage) -> State[Stage]:
     """Compare student and teacher on rows that neither was trained on."""
     inputs = {"teacher": teacher.key, "student": student.key, "data": data.key}

@@ -14,7 +14,7 @@ from tasks.job import Job
 from tasks.stages import LOGITS, MODEL, ONNX, ROWS, head_of
 
 
-@task(name="export", cache_policy=NO_CACHE)
+@task(name="export", task_run_name="export", cache_policy=NO_CACHE)
 def export(job: Job, teacher: Stage, student: Stage, data: Stage) -> State[Stage]:
     """Write the student as an fp32 ONNX file that answers as it does in PyTorch."""
     inputs = {"student": student.key, "opset": OPSET}

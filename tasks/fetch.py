@@ -34,6 +34,7 @@ def worth_a_retry(task: Any, task_run: TaskRun, state: State[Any]) -> bool:
 
 @task(
     name="fetch teacher",
+    task_run_name="fetch teacher",
     retries=2,
     retry_delay_seconds=[1, 3],
     retry_condition_fn=worth_a_retry,
@@ -78,6 +79,7 @@ def teacher_facts(teacher: ModelDescription, source: TeacherSource) -> dict[str,
 
 @task(
     name="prepare data",
+    task_run_name="prepare data",
     retries=2,
     retry_delay_seconds=[1, 3],
     retry_condition_fn=worth_a_retry,

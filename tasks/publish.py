@@ -75,7 +75,7 @@ def _golden_texts(data: Stage) -> list[str]:
     return list(rows.select(pick_rows(rows["length"][:], GOLDEN_ROWS))["text"])
 
 
-@task(name="report", cache_policy=NO_CACHE)
+@task(name="report", task_run_name="report", cache_policy=NO_CACHE)
 def write_report(
     job: Job, stages: Stages, artifacts: Sequence[Stage], bundles: Sequence[Stage]
 ) -> State[Stage]:
@@ -132,7 +132,7 @@ def _timings(stages: Sequence[Stage]) -> dict[str, float]:
     return seconds
 
 
-@task(name="publish", cache_policy=NO_CACHE)
+@task(name="publish", task_run_name="publish", cache_policy=NO_CACHE)
 def publish(job: Job, report: Stage, student: Stage, bundles: Sequence[Stage]) -> dict[str, Any]:
     """Put report, student and bundles where people look for them; the report comes last.
 

@@ -1,5 +1,6 @@
 """MLflow: the only file that logs to it."""
 
+import getpass
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from prefect.states import State
 from distill_core.errors import SourceUnreachable
 from distill_core.files import read_json
 from distill_core.verification import TensorEntry, read_manifest
-from tasks.artifacts import flatten, publish_facts
+from tasks.artifacts import flatten, markdown_table, publish_facts
 from tasks.caching import STAGES, Stage, as_state, run_stage
 from tasks.fetch import worth_a_retry
 from tasks.job import Job
@@ -26,12 +27,12 @@ if TYPE_CHECKING:  # mlflow takes seconds to import, and a re-run that changes n
 
     from distill_core.training import EpochRecord, StepRecord
 
-ARTIFACT_METRICS = (
+ARTIFACT_FIGURES = (
     "bytes",
-    "metrics",
     "retention",
     "agreement",
     "drop",
+    "flips",
     "latency_ms",
     "teacher_latency_ms",
     "speedup",
@@ -70,7 +71,7 @@ def open_client(uri: str) -> "MlflowClient":
     return MlflowClient(tracking_uri=uri)
 
 
-@task(name="open MLflow run", cache_policy=NO_CACHE)
+@task(name="open MLflow run", task_run_name="open MLflow run", cache_policy=NO_CACHE)
 def open_run(job: Job, teacher: Stage, data: Stage) -> State[Stage]:
     """Open the MLflow run of these inputs, or find the one that an earlier, unfinished run opened."""
     pipeline = job.pipeline
@@ -105,7 +106,9 @@ def _create_run(client: "MlflowClient", job: Job) -> str:
     else:
         experiment_id = client.create_experiment(name)
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-    return str(client.create_run(experiment_id, run_name=f"{name} {started}").info.run_id)
+    tags = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "distill-deploy"}
+    run = client.create_run(experiment_id, run_name=f"{name} {started}", tags=tags)
+    return str(run.info.run_id)
 
 
 @dataclass
@@ -148,10 +151,13 @@ def log_training(run: Stage, records: Sequence[Mapping[str, Any]]) -> None:
     metrics = []
     for record in records:
         if "metrics" in record:
-            named = {f"validation.{name}": value for name, value in record["metrics"].items()}
+            named = {f"validation/{name}": value for name, value in record["metrics"].items()}
         else:
-            named = {f"loss.{name}": record[name] for name in LOSSES}
-            named |= {name: record[name] for name in ("learning_rate", "rows_per_s", "epoch")}
+            named = {f"loss/{name}": record[name] for name in LOSSES}
+            named |= {
+                f"training/{name}": record[name]
+                for name in ("learning_rate", "rows_per_s", "epoch")
+            }
         metrics += [
             Metric(name, value, record["timestamp_ms"], record["step"])
             for name, value in named.items()
@@ -162,6 +168,7 @@ def log_training(run: Stage, records: Sequence[Mapping[str, Any]]) -> None:
 
 @task(
     name="log to MLflow",
+    task_run_name="log to MLflow",
     retries=3,
     retry_delay_seconds=[2, 10, 30],
     retry_condition_fn=worth_a_retry,
@@ -185,9 +192,12 @@ def log_results(
         metrics = result_metrics(figures)
         for name, value in metrics.items():
             client.log_metric(run.facts["run_id"], name, value)
-        client.set_tag(run.facts["run_id"], "passed", str(figures["passed"]).lower())
-        fingerprint = figures["teacher"]["fingerprint"]
-        client.set_tag(run.facts["run_id"], "teacher_fingerprint", fingerprint)
+        for name, value in (
+            ("passed", str(figures["passed"]).lower()),
+            ("teacher_fingerprint", figures["teacher"]["fingerprint"]),
+            ("mlflow.note.content", describe_outcome(figures)),  # the run's description
+        ):
+            client.set_tag(run.facts["run_id"], name, value)
         with _active(run):
             _log_files(job, data, report, bundles)
         return {"run_id": run.facts["run_id"], "uri": run.facts["uri"], "metrics": metrics}
@@ -197,20 +207,52 @@ def log_results(
     return as_state(stage)
 
 
+def describe_outcome(report: Mapping[str, Any]) -> str:
+    """Return the outcome of a run as Markdown: verdict, failures, a line for each target."""
+    lines = [
+        f"**{'Passed' if report['passed'] else 'The gate said no'}**: the student keeps "
+        f"{report['retention']:.4f} of the teacher's {report['main_metric']}.",
+        *(f"- {failure}" for failure in report["gate"]["failures"]),
+        "",
+        *markdown_table(
+            [
+                {
+                    "target": artifact["target"],
+                    "retention": artifact["retention"],
+                    "MB": artifact["bytes"] / 1e6,
+                    "p50 ms": artifact["latency_ms"]["p50"],
+                    "faster": artifact["speedup"],
+                }
+                for artifact in report["artifacts"]
+            ]
+        ),
+    ]
+    return "\n".join(lines)
+
+
 def result_metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    """Return every number of a report that MLflow should chart, by dotted name."""
+    """Return every number of a report that MLflow should chart.
+
+    MLflow draws what stands before a slash as one section of charts.
+    """
     named = {
         "teacher": {**report["teacher"]["metrics"], "bytes": report["teacher"]["bytes"]},
         "student": {**report["student"]["metrics"], "bytes": report["student"]["bytes"]},
-        "retention": report["retention"],
-        "agreement": report["agreement"],
+        "student_to_teacher": {
+            "retention": report["retention"],
+            "agreement": report["agreement"],
+            **report["difference"],
+        },
         "seconds": report["timings_s"],
         **{
-            artifact["target"]: {name: artifact[name] for name in ARTIFACT_METRICS}
+            artifact["target"]: {
+                **artifact["metrics"],
+                **{name: artifact[name] for name in ARTIFACT_FIGURES},
+            }
             for artifact in report["artifacts"]
         },
     }
-    return {name: float(value) for name, value in flatten(named)}
+    return {name: float(value) for name, value in flatten(named, "/")}
 
 
 @contextmanager

@@ -4,24 +4,26 @@ import itertools
 import os
 import random
 from pathlib import Path
+from string import ascii_lowercase
 from tempfile import TemporaryDirectory
 
 import jaxtyping
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import settings
 
 # Every annotated shape and type in distill_core is checked at each call. Before its first import.
 jaxtyping.install_import_hook("distill_core", "beartype.beartype")
 
-# datasets caches what it reads in the home folder, and asks the hub what it does not find. Both
-# are read when it is imported. Port 9 ("discard") refuses connections.
+# transformers and datasets read these once, at their import: nothing is cached in the home folder,
+# and no test asks the real hub, since port 9 ("discard") refuses connections.
 _HOME = TemporaryDirectory(prefix="distill-deploy-tests-")
 os.environ["HF_HOME"] = _HOME.name
 os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")
 
-import torch  # noqa: E402 - after the environment that transformers and datasets read
-from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer  # noqa: E402
+import torch  # noqa: E402 - these follow the environment they read
+from tokenizers import ByteLevelBPETokenizer  # noqa: E402
 from transformers import (  # noqa: E402
     BertConfig,
     BertForSequenceClassification,
@@ -36,9 +38,10 @@ from transformers import (  # noqa: E402
 GOOD = ("good", "warm", "witty", "bright", "moving")
 BAD = ("bad", "dull", "clumsy", "bleak", "tired")
 THINGS = ("film", "plot", "cast", "scene", "score")
+ADVERBS = ("very", "rather", "not ever so")
 TEXTS = [
     f"The {thing} was {adverb} {word}"
-    for adverb, thing, word in itertools.product(("very", "rather", "not ever so"), THINGS, GOOD + BAD)
+    for adverb, thing, word in itertools.product(ADVERBS, THINGS, GOOD + BAD)
 ]
 """150 sentences; the last word alone decides the label."""
 
@@ -54,7 +57,11 @@ SHAPE = {
 
 
 def pytest_configure() -> None:
+    # Layers of width 32 gain nothing from a second thread, and on a busy machine two that wait for
+    # each other took 30 times as long.
     torch.set_num_threads(1)
+    settings.register_profile("house", deadline=None)  # a busy machine is no failure
+    settings.load_profile("house")
 
 
 def pytest_unconfigure() -> None:
@@ -65,9 +72,11 @@ def pytest_unconfigure() -> None:
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT teacher of 4 layers with random weights, as transformers saves it."""
     folder = tmp_path_factory.mktemp("tiny-bert")
-    trained = BertWordPieceTokenizer(lowercase=True)
-    trained.train_from_iterator(TEXTS, vocab_size=200, show_progress=False)
-    trained.save_model(str(folder))
+    # Written, not trained: WordPiece training orders equal scores otherwise in every process.
+    words = sorted({word for text in TEXTS for word in text.lower().split()})
+    letters = [*ascii_lowercase, *(f"##{letter}" for letter in ascii_lowercase)]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (folder / "vocab.txt").write_text("\n".join([*special, *letters, *words]))
     tokenizer = BertTokenizerFast(vocab_file=str(folder / "vocab.txt"))
     config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **SHAPE)
     return _save(BertForSequenceClassification, config, tokenizer, folder)
@@ -82,6 +91,7 @@ def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trained.train_from_iterator(TEXTS, vocab_size=400, show_progress=False, special_tokens=special)
     vocabulary, merges = trained.save_model(str(folder))
     tokenizer = RobertaTokenizerFast(vocab_file=vocabulary, merges_file=merges)
+    # RoBERTa's positions start at 2, so 66 of them reach 64 tokens.
     config = RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=66, **SHAPE)
     return _save(RobertaForSequenceClassification, config, tokenizer, folder)
 

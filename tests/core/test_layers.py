@@ -1,0 +1,79 @@
+"""Which layers are picked."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill_core.config import StudentShape
+from distill_core.errors import ConfigError
+from distill_core.layers import pick_layers
+
+depths = st.integers(2, 48)
+rules = st.sampled_from(["alternate", "top", "bottom"])
+
+
+@pytest.mark.parametrize(
+    ("depth", "picked"),
+    [(2, (0,)), (4, (0, 2)), (5, (0, 2)), (6, (0, 2, 4)), (12, (0, 2, 4, 6, 8, 10))],
+)
+def test_alternate_copies_one_layer_and_skips_one(depth: int, picked: tuple[int, ...]) -> None:
+    assert pick_layers(depth, StudentShape(layers="alternate")) == picked
+
+
+@pytest.mark.parametrize(
+    ("rule", "count", "picked"),
+    [
+        ("alternate", 4, (0, 3, 6, 9)),
+        ("alternate", 8, (0, 1, 3, 4, 6, 7, 9, 10)),
+        ("top", None, (6, 7, 8, 9, 10, 11)),
+        ("top", 2, (10, 11)),
+        ("bottom", None, (0, 1, 2, 3, 4, 5)),
+        ("bottom", 2, (0, 1)),
+    ],
+)
+def test_a_count_replaces_half_the_depth_of_twelve(
+    rule: str, count: int | None, picked: tuple[int, ...]
+) -> None:
+    assert pick_layers(12, StudentShape(layers=rule, count=count)) == picked
+
+
+def test_layers_by_number_are_taken_as_they_stand() -> None:
+    assert pick_layers(12, StudentShape(layers=(0, 1, 11))) == (0, 1, 11)
+
+
+@given(depths, rules)
+def test_every_rule_at_the_whole_depth_takes_every_layer(depth: int, rule: str) -> None:
+    assert pick_layers(depth, StudentShape(layers=rule, count=depth)) == tuple(range(depth))
+
+
+@given(depths, rules, st.data())
+def test_picked_layers_rise_from_within_the_teacher_and_are_as_many_as_asked(
+    depth: int, rule: str, data: st.DataObject
+) -> None:
+    count = data.draw(st.integers(1, depth))
+    picked = pick_layers(depth, StudentShape(layers=rule, count=count))
+    assert len(picked) == count
+    assert list(picked) == sorted(set(picked))
+    assert set(picked) <= set(range(depth))
+
+
+@given(depths, st.data())
+def test_alternate_starts_at_the_bottom_and_leaves_even_gaps(
+    depth: int, data: st.DataObject
+) -> None:
+    count = data.draw(st.integers(1, depth))
+    picked = pick_layers(depth, StudentShape(layers="alternate", count=count))
+    gaps = {later - earlier for earlier, later in zip(picked, (*picked[1:], depth), strict=True)}
+    assert picked[0] == 0
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_more_layers_than_the_teacher_has_are_refused_with_what_is_accepted() -> None:
+    with pytest.raises(ConfigError, match=r"student\.count: 7 layers .* has 6; accepted: 1 to 6"):
+        pick_layers(6, StudentShape(count=7))
+
+
+def test_a_layer_that_the_teacher_has_not_is_refused_with_what_is_accepted() -> None:
+    message = r"student\.layers: \[0, 6\] names layer 6, .* has 6; accepted: 0 to 5"
+    with pytest.raises(ConfigError, match=message):
+        pick_layers(6, StudentShape(layers=(0, 6)))
