@@ -32,7 +32,7 @@ def model_logits(model: PreTrainedModel, rows: Dataset) -> Float[np.ndarray, "ro
 
 
 def in_row_order(
-    answers: list[tuple[list[int], Float[np.ndarray, "batch classes"]]],
+    answers: list[tuple[list[int], Float[np.ndarray, "_ classes"]]],
 ) -> Float[np.ndarray, "rows classes"]:
     """Put the logits of batches back where their rows stand in the data set."""
     numbers = np.concatenate([numbers for numbers, _ in answers])

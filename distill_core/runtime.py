@@ -1,6 +1,6 @@
 """Run an ONNX file with onnxruntime. Needs numpy and onnxruntime alone, as a consumer would."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,14 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
 
 
 def run_row(
-    session: onnxruntime.InferenceSession, row: Mapping[str, Sequence[int]]
+    session: onnxruntime.InferenceSession, row: Mapping[str, Any]
 ) -> Float[np.ndarray, " outputs"]:
     """Return the first output of one row.
 
     Args:
         session: a loaded file.
-        row: the token ids and masks of one text, under the names of the file's inputs.
+        row: the token ids and masks of one text, lists of whole numbers under the names of the
+            file's inputs; what else it holds is not read.
     """
     feeds = {
         entry.name: np.asarray([row[entry.name]], dtype=np.int64) for entry in session.get_inputs()

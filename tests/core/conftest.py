@@ -1,17 +1,31 @@
 """Rows and a fitted teacher, made once for the tests of training, evaluation and batches."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import DatasetDict
 from transformers import PreTrainedModel
 
 from distill_core.batches import open_tokenized, tokenize
+from distill_core.bundle import Artifact, Origin, assemble
 from distill_core.config import DataSource, LossWeights, TrainingSettings
 from distill_core.dataset import Splits, read_dataset
+from distill_core.export import export_onnx, signature
 from distill_core.heads import SequenceClassification
+from distill_core.quantization import quantize
+from distill_core.student import save_model
+from distill_core.targets import INT8_REDUCED, OPSET, TARGETS
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.training import Job, distill
+
+
+@pytest.fixture(autouse=True)
+def small_numbers() -> Iterator[None]:
+    """Undo what `distill` leaves set in its thread; hypothesis refuses to draw floats after it."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +50,51 @@ def rows(splits: Splits, tiny_bert: Path, tmp_path_factory: pytest.TempPathFacto
 def fitted_teacher(
     tiny_bert: Path, rows: DatasetDict, head: SequenceClassification
 ) -> PreTrainedModel:
-    """tiny_bert after 8 epochs on the labels: it gets every validation sentence right."""
-    settings = TrainingSettings(epochs=8, batch_size=8, patience=8, precision="fp32")
+    """tiny_bert after a second of training on the labels: it gets the validation sentences right."""
+    settings = TrainingSettings(
+        epochs=8, batch_size=8, patience=8, learning_rate=0.008, precision="fp32"
+    )
     job = Job(rows["train"], rows["validation"], head, LossWeights(), settings)
     return distill(load_model(tiny_bert), None, job, listen=lambda record: None).model
+
+
+@pytest.fixture(scope="session")
+def exported(
+    fitted_teacher: PreTrainedModel,
+    rows: DatasetDict,
+    head: SequenceClassification,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The fitted teacher as an fp32 ONNX file."""
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export_onnx(fitted_teacher, head, rows["validation"], OPSET, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def bundle(
+    exported: Path,
+    fitted_teacher: PreTrainedModel,
+    tiny_bert: Path,
+    head: SequenceClassification,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A bundle of the fitted teacher for linux-x86-64; not to be changed."""
+    folder = tmp_path_factory.mktemp("bundle")
+    save_model(fitted_teacher, tiny_bert, folder / "student")
+    file = quantize(exported, INT8_REDUCED, folder)
+    described = signature(exported)
+    origin = Origin(
+        name="sentiment",
+        student=folder / "student",
+        exported=exported,
+        head=head,
+        max_length=32,
+        teacher_fingerprint="0" * 64,
+        inputs=described["inputs"],
+        outputs=described["outputs"],
+    )
+    artifact = Artifact(TARGETS["linux-x86-64"], file, {"accuracy": 1.0}, 1.0, 1.0)
+    (folder / "bundle").mkdir()
+    assemble(artifact, origin, ["The film was good", "a dull plot"], folder / "bundle")
+    return folder / "bundle"

@@ -1,0 +1,62 @@
+"""Benchmark: fresh processes, interleaved, honest summaries. Nothing here asserts a time."""
+
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill_core.benchmark import (
+    ROUNDS,
+    Subject,
+    as_facts,
+    describe_machine,
+    pick_rows,
+    time_models,
+)
+from distill_core.errors import RunError
+
+
+@pytest.fixture(scope="module")
+def timings(exported, tiny_bert, rows):
+    chosen = rows["validation"].select(range(4)).to_list()
+    subjects = [Subject("torch", "torch", tiny_bert), Subject("onnx", "onnx", exported)]
+    return time_models(subjects, chosen)
+
+
+def test_each_subject_gets_a_timing_of_every_round(timings):
+    assert set(timings) == {"torch", "onnx"}
+    for timing in timings.values():
+        assert len(timing.p50_rounds_ms) == ROUNDS
+        assert 0 < timing.p50_ms <= timing.p95_ms
+        assert min(timing.p50_rounds_ms) <= timing.p50_ms <= max(timing.p50_rounds_ms)
+
+
+def test_peak_memory_is_of_the_fresh_process_and_not_of_this_one(timings):
+    # A consumer of the ONNX file never loads torch, which alone takes more than that.
+    assert timings["onnx"].peak_rss_mb < 150 < timings["torch"].peak_rss_mb
+
+
+def test_facts_are_plain_values(timings):
+    assert as_facts(timings)["onnx"]["p50_ms"] == timings["onnx"].p50_ms
+    assert describe_machine()["threads"] == 1
+
+
+def test_file_that_cannot_be_loaded_is_named(tmp_path, rows):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model")
+    with pytest.raises(RunError, match=r"benchmark of mine \(.*broken.onnx\) failed"):
+        time_models([Subject("mine", "onnx", broken)], rows["validation"].select([0]).to_list())
+
+
+@given(st.lists(st.integers(1, 512), min_size=1, max_size=300), st.integers(2, 50))
+def test_picked_rows_span_the_lengths(lengths, count):
+    picked = [lengths[number] for number in pick_rows(lengths, count)]
+    assert picked == sorted(picked)
+    assert len(picked) == min(count, len(lengths))
+    assert (picked[0], picked[-1]) == (min(lengths), max(lengths)) or len(picked) == 1
+
+
+def test_picked_rows_have_the_median_length_of_all():
+    lengths = list(range(1, 102))
+    assert statistics.median(lengths[n] for n in pick_rows(lengths, 5)) == 51

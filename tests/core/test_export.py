@@ -1,0 +1,73 @@
+"""Export: a valid file of the asked opset, alike in its answers, with dynamic shapes."""
+
+import copy
+
+import onnx
+import pytest
+import torch
+
+from distill_core.errors import ExportError
+from distill_core.export import export_onnx, parity, signature
+from distill_core.runtime import open_session, run_row
+from distill_core.student import build_student
+from distill_core.targets import OPSET
+from distill_core.teacher import load_model
+
+
+def test_exported_file_answers_as_its_model(exported, fitted_teacher, rows):
+    assert parity(fitted_teacher, exported, rows["validation"]) < 1e-4
+
+
+def test_exported_file_is_of_the_asked_opset_and_one_file(exported):
+    model = onnx.load(exported)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+
+
+def test_inputs_and_outputs_have_names_shapes_and_dtypes(exported):
+    described = signature(exported)
+    assert [entry["name"] for entry in described["inputs"]] == [
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+    ]
+    assert {entry["dtype"] for entry in described["inputs"]} == {"int64"}
+    assert described["outputs"] == [
+        {"name": "logits", "shape": ["batch_size", 2], "dtype": "float32"}
+    ]
+
+
+@pytest.mark.parametrize("length", [1, 2, 31, 64])
+def test_every_length_runs_though_one_was_traced(exported, fitted_teacher, length):
+    row = {
+        "input_ids": [5] * length,
+        "attention_mask": [1] * length,
+        "token_type_ids": [0] * length,
+    }
+    with torch.inference_mode():
+        inputs = {name: torch.tensor([values]) for name, values in row.items()}
+        expected = fitted_teacher(**inputs).logits[0].numpy()
+    assert run_row(open_session(exported), row) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])
+def test_half_depth_students_of_each_family_export(family, request, head, tmp_path, rows):
+    teacher = load_model(request.getfixturevalue(family))
+    prefix = f"{teacher.base_model_prefix}.encoder.layer."
+    student = build_student(teacher, prefix, (0, 2))
+    facts = export_onnx(student, head, rows["validation"], OPSET, tmp_path / "student.onnx")
+    assert facts["parity_max_difference"] < 1e-4
+    assert facts["bytes"] == (tmp_path / "student.onnx").stat().st_size
+
+
+def test_file_that_answers_otherwise_is_an_error(fitted_teacher, rows, head, tmp_path):
+    model = copy.deepcopy(fitted_teacher)
+
+    def drift(module, inputs, output):
+        if not torch.jit.is_tracing():
+            output.logits = output.logits + 1
+        return output
+
+    model.register_forward_hook(drift)
+    with pytest.raises(ExportError, match="logits differ from the model's by up to 1"):
+        export_onnx(model, head, rows["validation"], OPSET, tmp_path / "model.onnx")

@@ -1,0 +1,80 @@
+"""Quantization: which weights become 8-bit, by which scheme, and how the file is scored."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from distill_core.evaluation import model_logits, row_labels, score
+from distill_core.files import file_digest
+from distill_core.quantization import activation_products, quantize, score_file
+from distill_core.targets import INT8, INT8_REDUCED
+
+
+@pytest.fixture(scope="module", params=[INT8, INT8_REDUCED], ids=lambda scheme: scheme.name)
+def quantized(request, exported, tmp_path_factory):
+    return request.param, quantize(exported, request.param, tmp_path_factory.mktemp("int8"))
+
+
+def _weights(path):
+    graph = onnx.load(path).graph
+    read = {node.input[1] for node in graph.node if node.op_type == "MatMulInteger"}
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    return [arrays[name] for name in read if name in arrays]
+
+
+def test_every_weight_of_the_layers_becomes_8_bit(quantized, exported):
+    _, file = quantized
+    kinds = [node.op_type for node in onnx.load(file).graph.node]
+    # 4 layers of 6 matrices, the pooler and the classifier
+    assert kinds.count("MatMulInteger") == 4 * 6 + 2
+    assert "Gemm" not in kinds
+
+
+def test_products_of_two_activations_stay_fp32(quantized, exported):
+    _, file = quantized
+    skipped = activation_products(exported)
+    assert len(skipped) == 4 * 2  # each layer: queries with keys, attention with values
+    kept = {node.name for node in onnx.load(file).graph.node if node.op_type == "MatMul"}
+    assert kept == set(skipped)
+
+
+def test_reduced_range_keeps_weights_within_7_bits(quantized):
+    scheme, file = quantized
+    largest = max(int(np.abs(weight.astype(int)).max()) for weight in _weights(file))
+    assert largest == (64 if scheme.reduce_range else 127)
+
+
+def test_weights_have_a_scale_for_each_output_channel(quantized):
+    _, file = quantized
+    graph = onnx.load(file).graph
+    shapes = [
+        numpy_helper.to_array(tensor).shape
+        for tensor in graph.initializer
+        if tensor.name.endswith("_scale") and "MatMul" in tensor.name
+    ]
+    assert shapes
+    assert all(len(shape) == 1 and shape[0] > 1 for shape in shapes)
+
+
+def test_quantized_file_loads_alone_and_is_the_only_thing_left(quantized):
+    _, file = quantized
+    assert [path.name for path in file.parent.iterdir()] == ["model_quantized.onnx"]
+
+
+def test_same_file_quantizes_to_the_same_bytes(quantized, exported, tmp_path):
+    scheme, file = quantized
+    assert file_digest(quantize(exported, scheme, tmp_path)) == file_digest(file)
+
+
+def test_scores_are_those_of_the_file_itself(quantized, fitted_teacher, rows, head):
+    scheme, file = quantized
+    teacher = model_logits(fitted_teacher, rows["validation"])
+    labels = row_labels(rows["validation"])
+    logits = {"teacher": teacher, "student": -teacher, "labels": labels}  # always of another mind
+    found = score_file(file, scheme, head, rows["validation"], logits)
+    assert (found["bytes"], found["sha256"]) == (file.stat().st_size, file_digest(file))
+    assert found["agreement"] == pytest.approx(found["flips"]) == pytest.approx(1.0)
+    accuracy = score(head, teacher, labels)["accuracy"]
+    assert found["retention"] == pytest.approx(found["metrics"]["accuracy"] / accuracy)
+    assert found["drop"] == pytest.approx((1 - accuracy) - found["metrics"]["accuracy"])
