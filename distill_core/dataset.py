@@ -5,6 +5,7 @@ import glob
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ from distill_core.heads import SequenceClassification
 from distill_core.pipeline_file import looks_like_path
 
 SPLITS = ("train", "validation", "test")
-FORMATS = {"parquet": "parquet", "jsonl": "json", "csv": "csv"}
+FORMATS = {
+    "parquet": Dataset.from_parquet,
+    "jsonl": Dataset.from_json,
+    # A text may well be "NA" or "null", which pandas would read as nothing at all.
+    "csv": partial(Dataset.from_csv, keep_default_na=False),
+}
+"""Not `load_dataset`, which reports each local file it reads to the hub's counters."""
+
 VALIDATION_SHARE = 0.1
 MOST_VALIDATION_ROWS = 5_000
 """A tenth of a large train split would only make every epoch's validation slow."""
@@ -66,7 +74,7 @@ def data_fingerprint(source: DataSource) -> str:
         raise DataError(_not_found(source)) from None
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         raise SourceUnreachable(
-            f"data.source: {source.source}: the hub did not answer: {error}"
+            f"data.source: {source.source}: the hub did not answer, and no such folder is here: {error}"
         ) from None
 
 
@@ -108,7 +116,9 @@ def _load(source: DataSource) -> DatasetDict:
         if is_folder(source):
             files = _split_files(Path(source.source))
             return DatasetDict({name: _load_file(path) for name, path in files.items()})
-        loaded = load_dataset(source.source, source.config)
+        # Asked first: datasets would try a hub that is down for half a minute, and say so six times.
+        commit = data_fingerprint(source)
+        loaded = load_dataset(source.source, source.config, revision=commit)
     except DatasetNotFoundError:
         raise DataError(_not_found(source)) from None
     except DatasetGenerationError as error:
@@ -156,19 +166,17 @@ def _split_files(folder: Path) -> dict[str, Path]:
 
 
 def _load_file(path: Path) -> Dataset:
-    builder = FORMATS[path.suffix.removeprefix(".")]
+    ending = path.suffix.removeprefix(".")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: is empty")
-    # A text may well be "NA" or "null", which pandas would read as nothing at all.
-    options = {"keep_default_na": False} if builder == "csv" else {}
     pattern = glob.escape(str(path))  # datasets looks for what matches, even a single file
     try:
-        return load_dataset(builder, data_files=pattern, split="train", **options)
+        return FORMATS[ending](pattern)
     except (DatasetGenerationError, ValueError) as error:
         cause = error.__cause__ or error
         if getattr(cause, "errno", None) == _NO_SPACE:
             raise
-        raise DataError(f"{path}: has no rows, or is not {builder}: {cause}") from None
+        raise DataError(f"{path}: has no rows, or is not {ending}: {cause}") from None
 
 
 def _check_split(

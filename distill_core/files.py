@@ -98,7 +98,9 @@ def taken(folder: Path) -> Iterator[None]:
         raise OutputError(
             f"{folder}: another run writes there; wait for it, or use --output"
         ) from None
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except OSError as error:
+        if is_disk_full(error):
+            raise
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
     with lock:
         lock.release()  # once: entering took it a second time

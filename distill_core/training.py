@@ -3,11 +3,13 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
@@ -30,6 +32,7 @@ from distill_core.optimization import (
 from distill_core.precision import Precision, PrecisionChoice, autocast, choose_precision
 
 WARM_UP_SHARE = 0.1
+_ADVICE = "try a lower training.learning_rate, or training.precision: fp32"
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,23 @@ def distill(
     Raises:
         TrainingError: the loss is no longer a number.
     """
-    torch.set_flush_denormal(
-        True
-    )  # the moments of rare tokens decay into denormals, which are slow
+    with _denormals_flushed():
+        return _train(student, teacher, job, listen)
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Take denormal numbers as 0: the moments of rare tokens decay into them, and they are slow."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def _train(
+    student: PreTrainedModel, teacher: PreTrainedModel | None, job: Job, listen: Listener
+) -> Trained:
     accelerator = Accelerator()
     model = copy.deepcopy(student).to(accelerator.device).train()
     loader = training_batches(
@@ -148,7 +165,8 @@ def distill(
             best_state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         trained.epochs.append(validation)
         listen(validation)
-        if _gave_up(trained.epochs, job.settings.patience):
+        scores = [record.metrics[job.head.main_metric] for record in trained.epochs]
+        if _gave_up(scores, job.settings.patience):
             break
     model.load_state_dict(best_state)
     word_embeddings(model).sparse = False
@@ -168,15 +186,20 @@ def _epochs(loader: Iterable[Batch], job: Job) -> Iterator[tuple[int, Iterator[B
 
 def _validate(model: PreTrainedModel, job: Job, epoch: int, trained: Trained) -> EpochRecord:
     logits = model_logits(model, job.validation)
+    if not np.isfinite(logits).all():
+        raise TrainingError(
+            f"epoch {epoch}: the student's answers are no longer numbers; {_ADVICE}"
+        )
     model.train()
     metrics = score(job.head, logits, row_labels(job.validation))
     name = job.head.main_metric
-    best = all(metrics[name] > earlier.metrics[name] for earlier in trained.epochs)
+    # Of equals the later one: it has seen more, at a lower learning rate.
+    best = all(metrics[name] >= earlier.metrics[name] for earlier in trained.epochs)
     return EpochRecord(epoch, len(trained.steps), metrics, best, _now_ms())
 
 
-def _gave_up(epochs: list[EpochRecord], patience: int) -> bool:
-    return not any(record.best for record in epochs[-patience:])
+def _gave_up(scores: Sequence[float], patience: int) -> bool:
+    return len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
 
 def _now_ms() -> int:
@@ -220,7 +243,7 @@ class Learner:
         if not math.isfinite(total):
             raise TrainingError(
                 f"step {number}: the loss is {total} (distillation {distillation:.4g}, task {task:.4g}, "
-                f"cosine {cosine:.4g}); try a lower training.learning_rate or training.precision: fp32"
+                f"cosine {cosine:.4g}); {_ADVICE}"
             )
         self.accelerator.backward(losses.total)
         clip_gradients(self.model.parameters(), MAX_GRADIENT_NORM)

@@ -8,7 +8,6 @@ from typing import Any
 from distill_core.config import Pipeline
 from distill_core.errors import BundleError
 from distill_core.files import read_json
-from distill_core.teacher import describe
 from tasks import sources
 
 
@@ -23,8 +22,7 @@ def check_pipeline(pipeline: Pipeline) -> dict[str, Any]:
     from distill_core.plan import make_plan
 
     with TemporaryDirectory() as scratch:
-        sources.fetch(pipeline.teacher, Path(scratch))
-        teacher = describe(Path(scratch), pipeline.task)
+        teacher = sources.fetch_and_describe(pipeline.teacher, Path(scratch), pipeline.task)
     splits = read_dataset(pipeline.data, teacher.head, pipeline.training.seed)
     return make_plan(pipeline, teacher, splits)
 

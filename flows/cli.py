@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from distill_core.errors import DistillDeployError
+from distill_core.errors import DistillDeployError, SourceUnreachable
 
 app = typer.Typer(
     name="distill-deploy",
@@ -42,11 +42,18 @@ def main() -> None:
     except KeyboardInterrupt:
         _fail("stopped; the stages that are finished will not be made again", 130)
     except Exception as error:
-        from distill_core.files import is_disk_full
+        _fail(_explain(error), 1)
 
-        if not is_disk_full(error):
-            raise
-        _fail("the disk is full; free some space and run the same command again, which goes on", 1)
+
+def _explain(error: Exception) -> str:
+    """Return a message for an error of the machine; one that no person can act on is raised again."""
+    from distill_core.files import is_disk_full
+
+    if is_disk_full(error):
+        return "the disk is full; free some space and run the same command again, which goes on"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; is it yours to read and write?"
+    raise error
 
 
 def _fail(message: str, exit_code: int) -> None:
@@ -65,6 +72,7 @@ def run(
     from distill_core.pipeline_file import read_pipeline
 
     pipeline = read_pipeline(pipeline_file, settings or ())
+    _check_prefect_server()
     _run(pipeline, _output(output, pipeline.name), as_json)
 
 
@@ -82,6 +90,7 @@ def check(pipeline_file: PipelineFile, settings: Settings = None, as_json: Json 
 @app.command()
 def demo(output: Output = None, as_json: Json = False) -> None:
     """Do the whole job on an embedded teacher and text, offline, in minutes."""
+    _check_prefect_server()
     from flows.demo import make_demo
 
     folder = _output(output, "demo")
@@ -92,9 +101,11 @@ def demo(output: Output = None, as_json: Json = False) -> None:
 def serve(pipeline_files: PipelineFiles) -> None:
     """Register pipelines with Prefect: their schedules and their watches, until stopped."""
     from distill_core.pipeline_file import read_pipeline
-    from flows.serve import serve_pipelines
 
     pipelines = [read_pipeline(path) for path in pipeline_files]
+    _check_prefect_server()
+    from flows.serve import serve_pipelines
+
     serve_pipelines([(pipeline, _output(None, pipeline.name)) for pipeline in pipelines])
 
 
@@ -108,9 +119,11 @@ def watch(
     """Look at the teacher once, and start a run if it changed."""
     from distill_core.pipeline_file import read_pipeline
     from flows.terminal import print_json, print_watch
-    from flows.watch import watch_once
 
     pipeline = read_pipeline(pipeline_file, settings or ())
+    _check_prefect_server()
+    from flows.watch import watch_once
+
     result = watch_once(pipeline, _output(output, pipeline.name))
     (print_json if as_json else print_watch)(result)
 
@@ -173,8 +186,35 @@ def _run(pipeline: Any, output: Path, as_json: bool) -> None:
     (print_json if as_json else print_report)(report)
 
 
+def _check_prefect_server() -> None:
+    """Check that the Prefect server of the settings answers; where none is set, an embedded one will.
+
+    Before anything that takes seconds to import, and without the minutes of retries that Prefect's
+    own client makes.
+
+    Raises:
+        SourceUnreachable: it does not.
+    """
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    url = PREFECT_API_URL.value()
+    if url is None:
+        return
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        SyncPrefectClient(url, httpx_settings={"timeout": 5}) as client,
+    ):
+        error = client.api_healthcheck()
+    if error is not None:
+        raise SourceUnreachable(
+            f"PREFECT_API_URL: {url} does not answer ({error}); start it with `prefect server start`, or "
+            "unset PREFECT_API_URL for the embedded one"
+        )
+
+
 def _quiet_libraries() -> None:
-    """Keep Prefect's log lines and the libraries' progress bars out of the terminal.
+    """Keep Prefect's log lines and the libraries' notices and progress bars out of the terminal.
 
     The log still goes to Prefect's server. Libraries read these settings when they are imported;
     what the user has set stays.
@@ -183,7 +223,12 @@ def _quiet_libraries() -> None:
         ("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL"),
         ("PREFECT_SERVER_ANALYTICS_ENABLED", "false"),
         ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
+        # A download may take minutes, which a person wants to see; a log file does not.
+        ("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1"),
         ("HF_HUB_DISABLE_TELEMETRY", "1"),
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        # What these log as errors they raise as well, and main() says it once.
+        ("DATASETS_VERBOSITY", "critical"),
+        ("MLFLOW_LOGGING_LEVEL", "CRITICAL"),
     ):
         os.environ.setdefault(name, value)

@@ -53,10 +53,12 @@ def _describe(embedded: Stage) -> str:
 
 def pipeline_text(folder: Path) -> str:
     """Return the pipeline file of an embedded teacher and its data."""
+    from distill_core.embedded import MAX_LENGTH
+
     document = {
         "name": "demo",
         "teacher": {"source": str(folder / "teacher")},
-        "data": {"source": str(folder / "data")},
+        "data": {"source": str(folder / "data"), "max_length": MAX_LENGTH},
         "training": {"epochs": 3, "learning_rate": 5e-4},
         "targets": ["android-arm64", "web-wasm", "linux-x86-64"],
     }

@@ -124,7 +124,7 @@ def prune(output: Path, used: Iterable[Stage], spare: int = 3) -> None:
         if folder not in kept and folder.name.partition("-")[0] in STAGES:
             unused[folder.name.partition("-")[0]].append(folder)
     for folders in unused.values():
-        for folder in sorted(folders, key=lambda path: path.stat().st_mtime)[:-spare]:
+        for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)[spare:]:
             shutil.rmtree(folder)
 
 

@@ -1,6 +1,6 @@
 """Tasks: fetch the teacher, and prepare the data."""
 
-import shutil
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,10 +10,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import State
 
-from distill_core.config import TeacherSource
 from distill_core.errors import SourceUnreachable
+from distill_core.files import copy_tree
 from distill_core.plan import check_fit
-from distill_core.teacher import ModelDescription, describe, fingerprint, load_tokenizer
+from distill_core.teacher import ModelDescription, load_tokenizer
 from tasks import sources
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
@@ -44,26 +44,27 @@ def fetch_teacher(job: Job) -> State[Stage]:
     """Copy the teacher from its source, check it, and keep it under its fingerprint."""
     source = job.pipeline.teacher
     (job.output / "stages").mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=job.output / "stages", prefix=".fetch-") as scratch:
-        sources.fetch(source, Path(scratch))
+    with TemporaryDirectory(
+        dir=job.output / "stages", prefix=".fetch-", suffix=".partial"
+    ) as scratch:
+        teacher = sources.fetch_and_describe(source, Path(scratch), job.pipeline.task)
+        check_fit(job.pipeline, teacher)
+        inputs = {"fingerprint": teacher.fingerprint, "task": job.pipeline.task}
 
         def build(folder: Path) -> dict[str, Any]:
-            shutil.copytree(scratch, folder, dirs_exist_ok=True)
-            description = describe(folder, job.pipeline.task)
-            check_fit(job.pipeline, description)
-            return teacher_facts(description, source)
+            copy_tree(Path(scratch), folder)
+            return teacher_facts(teacher)
 
-        content = fingerprint(Path(scratch))
-        inputs = {"fingerprint": content, "task": job.pipeline.task, **source.model_dump()}
         stage = run_stage(job.output, "teacher", inputs, build)
+    # Where it came from is no part of its key: a teacher that moves is still the same teacher.
+    stage = replace(stage, facts={**source.model_dump(), **stage.facts})
     publish_facts(job.pipeline.name, stage)
     return as_state(stage)
 
 
-def teacher_facts(teacher: ModelDescription, source: TeacherSource) -> dict[str, Any]:
+def teacher_facts(teacher: ModelDescription) -> dict[str, Any]:
     """Return what the report says of a teacher."""
     return {
-        **source.model_dump(),
         "fingerprint": teacher.fingerprint,
         "model_type": teacher.model_type,
         "architecture": teacher.architecture,
@@ -107,12 +108,12 @@ def prepare_data(job: Job, teacher: Stage) -> State[Stage]:
         tokenize(splits, load_tokenizer(teacher.folder), source.max_length, folder / ROWS)
         return {
             "fingerprint": inputs["fingerprint"],
-            "source": source.source,
             "rows": {name: len(rows) for name, rows in splits.named().items()},
             "evaluation_split": splits.evaluation,
             "notes": list(splits.notes),
         }
 
     stage = run_stage(job.output, "data", inputs, build)
+    stage = replace(stage, facts={"source": source.source, **stage.facts})
     publish_facts(job.pipeline.name, stage)
     return as_state(stage)

@@ -19,7 +19,7 @@ from distill_core.config import TeacherSource
 from distill_core.errors import SourceUnreachable, TeacherError
 from distill_core.files import copy_tree
 from distill_core.pipeline_file import looks_like_path
-from distill_core.teacher import FILES, model_files, refuse_unsafe
+from distill_core.teacher import FILES, ModelDescription, describe, model_files, refuse_unsafe
 
 
 class Source(Protocol):
@@ -64,11 +64,13 @@ class Hub:
     def fetch(self, source: TeacherSource, folder: Path) -> None:
         """Download the files of one commit, through huggingface_hub's cache."""
         try:
-            listing = HfApi().list_repo_files(source.source, revision=source.revision)
-            refuse_unsafe((name for name in listing if "/" not in name), source.source)
-            snapshot = snapshot_download(
-                source.source, revision=source.revision, allow_patterns=list(FILES)
-            )
+            model = HfApi().model_info(source.source, revision=source.revision)
+            listing = [file.rfilename for file in model.siblings or () if "/" not in file.rfilename]
+            refuse_unsafe(listing, source.source)
+            wanted = [name for name in listing if any(Path(name).match(p) for p in FILES)]
+            # By commit: a branch may move meanwhile, and if the hub went away now, huggingface_hub
+            # would make do with whatever commit of the branch it saw last.
+            snapshot = snapshot_download(source.source, revision=model.sha, allow_patterns=wanted)
         except RevisionNotFoundError:
             raise TeacherError(
                 f"teacher.revision: {source.source} has no revision {source.revision!r}"
@@ -94,3 +96,17 @@ SOURCES: tuple[Source, ...] = (Folder(), Hub())
 def fetch(source: TeacherSource, folder: Path) -> None:
     """Copy a teacher from wherever it is into an empty folder."""
     next(place for place in SOURCES if place.matches(source)).fetch(source, folder)
+
+
+def fetch_and_describe(source: TeacherSource, folder: Path, task: str) -> ModelDescription:
+    """Fetch a teacher into an empty folder, and describe it.
+
+    Raises:
+        TeacherError: there is none, or it cannot be used; the message names the source.
+        SourceUnreachable: its place does not answer.
+    """
+    fetch(source, folder)
+    try:
+        return describe(folder, task)
+    except TeacherError as error:  # the copy's path would tell the user nothing
+        raise TeacherError(str(error).replace(str(folder), source.source)) from None

@@ -300,6 +300,7 @@ def _log_model(bundle: Stage, registered_model: str | None) -> None:
         name=f"onnx-{manifest.target}",
         signature=ModelSignature(_schema(manifest.inputs), _schema(manifest.outputs)),
         registered_model_name=registered_model,
+        onnx_execution_providers=["CPUExecutionProvider"],  # what it was quantized for
         # Named, since MLflow would otherwise load the model in another process to guess them.
         pip_requirements=[f"onnxruntime=={manifest.versions['onnxruntime']}"],
     )

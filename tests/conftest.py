@@ -16,10 +16,11 @@ from hypothesis import settings
 # Every annotated shape and type in distill_core is checked at each call. Before its first import.
 jaxtyping.install_import_hook("distill_core", "beartype.beartype")
 
-# transformers and datasets read these once, at their import: nothing is cached in the home folder,
-# and no test asks the real hub, since port 9 ("discard") refuses connections.
+# transformers, datasets and prefect read these once, at their import: nothing is kept in the home
+# folder, and no test asks the real hub, since port 9 ("discard") refuses connections.
 _HOME = TemporaryDirectory(prefix="distill-deploy-tests-")
 os.environ["HF_HOME"] = _HOME.name
+os.environ["PREFECT_HOME"] = _HOME.name
 os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")
 
 import torch  # noqa: E402 - these follow the environment they read

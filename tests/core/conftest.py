@@ -1,10 +1,8 @@
 """Rows and a fitted teacher, made once for the tests of training, evaluation and batches."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from datasets import DatasetDict
 from transformers import PreTrainedModel
 
@@ -19,13 +17,6 @@ from distill_core.student import save_model
 from distill_core.targets import INT8_REDUCED, OPSET, TARGETS
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.training import Job, distill
-
-
-@pytest.fixture(autouse=True)
-def small_numbers() -> Iterator[None]:
-    """Undo what `distill` leaves set in its thread; hypothesis refuses to draw floats after it."""
-    yield
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

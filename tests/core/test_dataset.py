@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -259,8 +260,8 @@ def test_a_split_without_rows_is_refused(tmp_path: Path, name: str) -> None:
 )
 def test_a_corrupt_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    builder = {"jsonl": "json"}.get(name.removeprefix("train."), name.removeprefix("train."))
-    assert refusal(tmp_path).startswith(f"DATA/{name}: has no rows, or is not {builder}: ")
+    ending = name.removeprefix("train.")
+    assert refusal(tmp_path).startswith(f"DATA/{name}: has no rows, or is not {ending}: ")
 
 
 def test_a_parquet_file_damaged_in_its_middle_is_named(tmp_path: Path) -> None:
@@ -288,6 +289,19 @@ def test_the_fingerprint_follows_the_content_and_not_the_place(tmp_path: Path) -
         (tmp_path / name / f"notes-{name}.txt").write_text("not read")
         seen.append(data_fingerprint(DataSource(source=str(tmp_path / name))))
     assert seen[0] == seen[1] != seen[2]
+
+
+def test_reading_a_folder_looks_up_no_address_and_connects_to_nothing(tmp_path: Path) -> None:
+    seen: list[str] = []
+    network = ("socket.getaddrinfo", "socket.connect")
+    sys.addaudithook(lambda event, _: seen.append(event) if event in network else None)
+    for name in ("train.csv", "validation.parquet", "test.jsonl"):
+        write(tmp_path, name)
+    read(tmp_path)
+    assert seen == []
+    with pytest.raises(SourceUnreachable):
+        data_fingerprint(DataSource(source="owner/data"))
+    assert seen != []  # so it would have been seen
 
 
 def test_a_hub_that_does_not_answer_is_worth_a_retry() -> None:
