@@ -114,7 +114,7 @@ def find_head(config: Mapping[str, Any], task: str, where: str) -> SequenceClass
             f"{where}: the teacher's head is {heads[0].name}, not {task}: set task: auto"
         )
     problem = config.get("problem_type") or "single_label_classification"
-    labels = _label_names(config)
+    labels = _label_names(config, where)
     if problem != "single_label_classification" or len(labels) < 2:
         raise TeacherError(
             f"{where}/config.json: problem_type {problem} with {len(labels)} label(s) is not supported; "
@@ -123,8 +123,14 @@ def find_head(config: Mapping[str, Any], task: str, where: str) -> SequenceClass
     return heads[0](labels)
 
 
-def _label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+def _label_names(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
     names: Mapping[str, str] = config.get("id2label") or {}
     # transformers writes no id2label when it would be the default one, of two labels.
     count = len(names) or config.get("num_labels") or 2
-    return tuple(names.get(str(number), f"LABEL_{number}") for number in range(count))
+    numbers = [str(number) for number in range(count)]
+    if names and set(names) != set(numbers):
+        raise TeacherError(
+            f"{where}/config.json: id2label numbers its labels {', '.join(names)}; accepted: 0 to "
+            f"{count - 1}, in the order of the logits"
+        )
+    return tuple(names.get(number, f"LABEL_{number}") for number in numbers)

@@ -119,3 +119,9 @@ def test_regression_and_several_labels_at_once_are_refused(
 ) -> None:
     with pytest.raises(TeacherError, match=rf"problem_type {says} label.* accepted: single_label"):
         find_head({**CONFIG, **change}, "auto", "teacher")
+
+
+def test_label_numbers_with_a_gap_are_refused() -> None:
+    config = {"architectures": ["BertForSequenceClassification"], "id2label": {"1": "a", "2": "b"}}
+    with pytest.raises(TeacherError, match=r"id2label numbers its labels 1, 2; accepted: 0 to 1"):
+        find_head(config, "auto", "folder")
