@@ -1,44 +1,183 @@
 """Serve pipelines: Prefect deployments with their schedules, run by this process."""
 
-from collections.abc import Sequence
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from prefect import serve
+import httpx
+from prefect import Flow
+from prefect.client.schemas.objects import FlowRun
 from prefect.deployments.runner import RunnerDeployment
-from prefect.flows import EntrypointType
+from prefect.runner import Runner
+from prefect.schedules import Cron
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_API_HOST,
+    PREFECT_SERVER_API_PORT,
+    temporary_settings,
+)
+from prefect.states import State
 
 from distill_core.config import Pipeline
+from distill_core.errors import ConfigError, SourceUnreachable
 from flows.distill_and_deploy import distill_and_deploy
+from flows.terminal import print_lines
 from flows.watch import watch_teacher
 
-
-def deployments(pipeline: Pipeline, output: Path) -> list[RunnerDeployment]:
-    """Return the deployments of a pipeline: NAME runs it, NAME-watch looks at its teacher."""
-    schedule = pipeline.schedule
-    return [
-        flow.to_deployment(
-            name=name,
-            cron=cron,
-            parameters={
-                "pipeline": pipeline.model_dump(mode="json"),
-                "output": str(output),
-            },
-            description=flow.__doc__,
-            tags=["distill-deploy", pipeline.name],
-            # By module name, so that it is found whatever folder Prefect starts the run in.
-            entrypoint_type=EntrypointType.MODULE_PATH,
-        )
-        for flow, name, cron in (
-            (distill_and_deploy, pipeline.name, schedule.cron),
-            (watch_teacher, f"{pipeline.name}-watch", schedule.watch),
-        )
-    ]
+SERVER_START_TIMEOUT_S = 120.0
 
 
 def serve_pipelines(pipelines: Sequence[tuple[Pipeline, Path]]) -> None:
     """Register pipelines with Prefect and run what their schedules ask for, until stopped.
 
-    One run at a time: runs side by side would slow each other and spoil each other's timings.
+    One run at a time: runs side by side would slow each other and spoil each other's timings. What
+    becomes due meanwhile waits. SIGINT and SIGTERM cancel the run that is going, and pause the
+    schedules until the next `serve`.
+
+    Args:
+        pipelines: each with the folder of its runs.
+
+    Raises:
+        ConfigError: two pipelines have one name; or no server is configured, and the port of the
+            one to be started here is taken.
+        SourceUnreachable: the server that was started here does not answer.
     """
+    names = Counter(pipeline.name for pipeline, _ in pipelines)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ConfigError(f"name: {twice[0]} is the name of two pipelines; give each its own")
     made = [deployment for pair in pipelines for deployment in deployments(*pair)]
-    serve(*made, limit=1)
+    with _server() as url:
+        try:
+            asyncio.run(_serve(made, url))
+        except KeyboardInterrupt:  # before the runner was there to be stopped, or a second one
+            return
+
+
+def deployments(pipeline: Pipeline, output: Path) -> list[RunnerDeployment]:
+    """Return the deployments of a pipeline: NAME runs it, NAME-watch looks at its teacher."""
+    return [
+        _deployment(run_pipeline, pipeline.name, pipeline.schedule.cron, pipeline, output),
+        _deployment(
+            watch_pipeline, f"{pipeline.name}-watch", pipeline.schedule.watch, pipeline, output
+        ),
+    ]
+
+
+def _deployment(
+    flow: Flow[..., Any], name: str, cron: str | None, pipeline: Pipeline, output: Path
+) -> RunnerDeployment:
+    deployment = flow.to_deployment(
+        name=name,
+        # None would leave the schedule of an earlier `serve` where it is.
+        schedules=[Cron(cron, timezone="UTC")] if cron else [],
+        parameters={"pipeline": pipeline.model_dump(mode="json"), "output": str(output)},
+        description=(flow.description or "").partition("\n\n")[0],
+        tags=["distill-deploy", pipeline.name],
+    )
+    # By module name, so that it is found whatever folder Prefect starts the run in.
+    attribute = next(name for name, value in globals().items() if value is flow)
+    deployment.entrypoint = f"{__name__}.{attribute}"
+    return deployment
+
+
+def _say(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Print what became of a run: all that a person at the terminal needs of Prefect's log."""
+    message = f": {state.message}" if state.message else ""
+    print_lines(f"{datetime.now():%Y-%m-%d %H:%M:%S} {flow_run.name}: {state.name}{message}")
+
+
+_SAYING: dict[str, Any] = {
+    f"on_{event}": [_say]
+    for event in ("running", "completion", "failure", "crashed", "cancellation")
+}
+run_pipeline = distill_and_deploy.with_options(**_SAYING)
+watch_pipeline = watch_teacher.with_options(**_SAYING)
+
+
+class _Runner(Runner):
+    """Prefect's runner, which stops on SIGINT as on SIGTERM, and ends its runs first.
+
+    That of 3.8.8 kills a run that is going and leaves it marked Running for ever; on SIGTERM it
+    also calls `stop`, which in a running event loop returns a coroutine that nobody awaits.
+    """
+
+    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+        """Cancel the run that is going, and leave `start`; the second time, leave at once."""
+        if not self.started:
+            raise KeyboardInterrupt
+        self.execute_in_background(self.astop)
+
+
+async def _serve(made: Sequence[RunnerDeployment], url: str) -> None:
+    runner = _Runner(limit=1, pause_on_shutdown=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, runner.handle_sigterm)
+    for deployment in made:
+        await runner.aadd_deployment(deployment)
+    print_lines(
+        f"serving until stopped, one run at a time; Prefect: {url.removesuffix('/api')}",
+        *(f"  {deployment.full_name}  {_when(deployment)}" for deployment in made),
+    )
+    await runner.start()
+
+
+def _when(deployment: RunnerDeployment) -> str:
+    schedules = [entry.schedule.cron for entry in deployment.schedules or ()]
+    return f"{schedules[0]} (UTC)" if schedules else "when asked to"
+
+
+@contextmanager
+def _server() -> Iterator[str]:
+    """Yield the address of the Prefect server; where none is configured, of one that runs meanwhile.
+
+    The embedded server that does for a single run has neither a scheduler nor pages to look at.
+    """
+    if configured := PREFECT_API_URL.value():
+        yield configured
+        return
+    host, port = PREFECT_SERVER_API_HOST.value(), PREFECT_SERVER_API_PORT.value()
+    with socket.socket() as probe:
+        if probe.connect_ex((host, port)) == 0:
+            raise ConfigError(
+                f"PREFECT_API_URL: is not set, and {host}:{port} is taken, so that no Prefect server can "
+                f"be started there; if it is one, export PREFECT_API_URL=http://{host}:{port}/api, "
+                "otherwise run `prefect server start --port …` and set PREFECT_API_URL"
+            )
+    url = f"http://{host}:{port}/api"
+    # In a session of its own: Ctrl-C must not take it away before the runner has said goodbye.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "server", "start"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        _wait_until_healthy(process, url)
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_until_healthy(process: "subprocess.Popen[bytes]", url: str) -> None:
+    end = time.monotonic() + SERVER_START_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            if httpx.get(f"{url}/health", timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise SourceUnreachable(
+        f"PREFECT_API_URL: is not set, and the Prefect server started at {url} does not answer; run "
+        "`prefect server start` to see why, and set PREFECT_API_URL"
+    )
