@@ -227,6 +227,7 @@ def _quiet_libraries() -> None:
         ("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1"),
         ("HF_HUB_DISABLE_TELEMETRY", "1"),
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),  # which is where --json goes
         # What these log as errors they raise as well, and main() says it once.
         ("DATASETS_VERBOSITY", "critical"),
         ("MLFLOW_LOGGING_LEVEL", "CRITICAL"),

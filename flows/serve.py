@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import httpx
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments.runner import RunnerDeployment
+from prefect.logging.handlers import APILogHandler
 from prefect.runner import Runner
 from prefect.schedules import Cron
 from prefect.settings import (
@@ -34,6 +35,7 @@ from flows.terminal import print_lines
 from flows.watch import watch_teacher
 
 SERVER_START_TIMEOUT_S = 120.0
+SERVER_STOP_TIMEOUT_S = 20.0
 
 
 def serve_pipelines(pipelines: Sequence[tuple[Pipeline, Path]]) -> None:
@@ -49,50 +51,56 @@ def serve_pipelines(pipelines: Sequence[tuple[Pipeline, Path]]) -> None:
     Raises:
         ConfigError: two pipelines have one name; or no server is configured, and the port of the
             one to be started here is taken.
-        SourceUnreachable: the server that was started here does not answer.
+        SourceUnreachable: the server does not answer, or not any more.
     """
     names = Counter(pipeline.name for pipeline, _ in pipelines)
     if twice := [name for name, count in names.items() if count > 1]:
         raise ConfigError(f"name: {twice[0]} is the name of two pipelines; give each its own")
     made = [deployment for pair in pipelines for deployment in deployments(*pair)]
-    with _server() as url:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # An interrupt arrives here from before there is a runner to be stopped, or from a second signal.
+    with suppress(KeyboardInterrupt), _server() as url:
         try:
             asyncio.run(_serve(made, url))
-        except KeyboardInterrupt:  # before the runner was there to be stopped, or a second one
-            return
+        except httpx.TransportError as error:  # for minutes, through all of Prefect's retries
+            raise SourceUnreachable(
+                f"PREFECT_API_URL: {url} does not answer any more ({error}), so no run can be started; "
+                "see to it, then serve again"
+            ) from None
+        APILogHandler().flush()  # its last lines, while there is a server to take them
 
 
 def deployments(pipeline: Pipeline, output: Path) -> list[RunnerDeployment]:
     """Return the deployments of a pipeline: NAME runs it, NAME-watch looks at its teacher."""
-    return [
-        _deployment(run_pipeline, pipeline.name, pipeline.schedule.cron, pipeline, output),
-        _deployment(
-            watch_pipeline, f"{pipeline.name}-watch", pipeline.schedule.watch, pipeline, output
-        ),
-    ]
-
-
-def _deployment(
-    flow: Flow[..., Any], name: str, cron: str | None, pipeline: Pipeline, output: Path
-) -> RunnerDeployment:
-    deployment = flow.to_deployment(
-        name=name,
-        # None would leave the schedule of an earlier `serve` where it is.
-        schedules=[Cron(cron, timezone="UTC")] if cron else [],
-        parameters={"pipeline": pipeline.model_dump(mode="json"), "output": str(output)},
-        description=(flow.description or "").partition("\n\n")[0],
-        tags=["distill-deploy", pipeline.name],
-    )
-    # By module name, so that it is found whatever folder Prefect starts the run in.
-    attribute = next(name for name, value in globals().items() if value is flow)
-    deployment.entrypoint = f"{__name__}.{attribute}"
-    return deployment
+    made = []
+    for flow, attribute, name, cron in (
+        (run_pipeline, "run_pipeline", pipeline.name, pipeline.schedule.cron),
+        (watch_pipeline, "watch_pipeline", f"{pipeline.name}-watch", pipeline.schedule.watch),
+    ):
+        deployment = flow.to_deployment(
+            name=name,
+            # None would leave the schedule of an earlier `serve` where it is.
+            schedules=[Cron(cron, timezone="UTC")] if cron else [],
+            parameters={"pipeline": pipeline.model_dump(mode="json"), "output": str(output)},
+            description=(flow.description or "").partition("\n\n")[0],
+            tags=["distill-deploy", pipeline.name],
+        )
+        # By module name, so that it is found whatever folder Prefect starts the run in.
+        deployment.entrypoint = f"{__name__}.{attribute}"
+        made.append(deployment)
+    return made
 
 
 def _say(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Print what became of a run: all that a person at the terminal needs of Prefect's log."""
     message = f": {state.message}" if state.message else ""
-    print_lines(f"{datetime.now():%Y-%m-%d %H:%M:%S} {flow_run.name}: {state.name}{message}")
+    _print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {flow_run.name}: {state.name}{message}")
+
+
+def _print(*lines: str) -> None:
+    """Print lines at once: a log file or a pipe would keep them back until there are many."""
+    print_lines(*lines)
+    sys.stdout.flush()
 
 
 _SAYING: dict[str, Any] = {
@@ -123,7 +131,7 @@ async def _serve(made: Sequence[RunnerDeployment], url: str) -> None:
         signal.signal(number, runner.handle_sigterm)
     for deployment in made:
         await runner.aadd_deployment(deployment)
-    print_lines(
+    _print(
         f"serving until stopped, one run at a time; Prefect: {url.removesuffix('/api')}",
         *(f"  {deployment.full_name}  {_when(deployment)}" for deployment in made),
     )
@@ -166,7 +174,11 @@ def _server() -> Iterator[str]:
             yield url
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(SERVER_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:  # a page that somebody left open
+            process.kill()
+            process.wait()
 
 
 def _wait_until_healthy(process: "subprocess.Popen[bytes]", url: str) -> None:

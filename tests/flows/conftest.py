@@ -129,7 +129,8 @@ LAST = "prune stages"
 """The task that a run ends with."""
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
@@ -177,7 +178,7 @@ def clean_environment(tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def prefect_server(clean_environment) -> Iterator[PrefectServer]:
     """One server for all tests: the embedded one takes seconds to start at every run."""
-    port = _free_port()
+    port = free_port()
     command = [DISTILL_DEPLOY.with_name("prefect"), "server", "start", "--no-ui", "--port", port]
     url = f"http://127.0.0.1:{port}/api"
     with running(command, clean_environment, f"{url}/health"):

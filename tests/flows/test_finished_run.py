@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from mlflow import MlflowClient
-from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 pytestmark = pytest.mark.integration
@@ -275,15 +274,3 @@ def test_prefect_has_a_readable_artifact_of_every_stage(prefect_server, finished
         assert "## Inputs" in artifact.data
     assert "| metrics.accuracy |" in artifacts["quantize for ios-arm64"].data
     assert str(finished_run.desk.teacher) in artifacts["fetch teacher"].data
-
-
-def test_half_precision_teacher_goes_the_whole_way(run_cli, desk):
-    path = desk.teacher / "model.safetensors"
-    weights = load_file(path)
-    save_file({name: w.half() for name, w in weights.items()}, path, metadata={"format": "pt"})
-    desk.document["targets"] = ["linux-x86-64"]
-    report = run_cli.json("run", desk.write(), "--output", desk.output)
-    assert report["passed"]
-    assert report["teacher"]["bytes"] == 4 * report["teacher"]["parameters"]  # as it runs here
-    student = load_file(desk.output / "student" / "model.safetensors")
-    assert {weight.dtype for weight in student.values()} == {torch.float32}
