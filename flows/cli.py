@@ -1,6 +1,7 @@
 """The command line. torch, prefect and mlflow are imported inside the commands that need them."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +33,9 @@ Output = Annotated[Path | None, typer.Option(help="Where results go; runs/NAME b
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
+_STOPPED = "stopped; the stages that are finished will not be made again"
+
+
 def main() -> None:
     """Run the command line; a mistake ends with one message and its exit code, not a traceback."""
     _quiet_libraries()
@@ -40,7 +44,7 @@ def main() -> None:
     except DistillDeployError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("stopped; the stages that are finished will not be made again", 130)
+        _fail(_STOPPED, 130)
     except Exception as error:
         _fail(_explain(error), 1)
 
@@ -72,7 +76,7 @@ def run(
     from distill_core.pipeline_file import read_pipeline
 
     pipeline = read_pipeline(pipeline_file, settings or ())
-    _check_prefect_server()
+    _get_ready_for_prefect()
     _run(pipeline, _output(output, pipeline.name), as_json)
 
 
@@ -90,7 +94,7 @@ def check(pipeline_file: PipelineFile, settings: Settings = None, as_json: Json 
 @app.command()
 def demo(output: Output = None, as_json: Json = False) -> None:
     """Do the whole job on an embedded teacher and text, offline, in minutes."""
-    _check_prefect_server()
+    _get_ready_for_prefect()
     from flows.demo import make_demo
 
     folder = _output(output, "demo")
@@ -121,7 +125,7 @@ def watch(
     from flows.terminal import print_json, print_watch
 
     pipeline = read_pipeline(pipeline_file, settings or ())
-    _check_prefect_server()
+    _get_ready_for_prefect()
     from flows.watch import watch_once
 
     result = watch_once(pipeline, _output(output, pipeline.name))
@@ -186,6 +190,30 @@ def _run(pipeline: Any, output: Path, as_json: bool) -> None:
     (print_json if as_json else print_report)(report)
 
 
+def _get_ready_for_prefect() -> None:
+    _check_prefect_server()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+
+
+def _stop(signal_number: int, frame: object) -> None:
+    """Stop as at an error, so that nothing half-made is left and the embedded server ends too.
+
+    After some seconds leave in any case: the terminal sends Ctrl-C to the embedded server as well, and
+    Prefect would then try for minutes to tell it how the run ended.
+    """
+    from threading import Timer
+
+    def leave() -> None:
+        sys.stderr.write(f"distill-deploy: {_STOPPED}\n")
+        os._exit(130)
+
+    timer = Timer(5, leave)
+    timer.daemon = True
+    timer.start()
+    raise KeyboardInterrupt
+
+
 def _check_prefect_server() -> None:
     """Check that the Prefect server of the settings answers; where none is set, an embedded one will.
 
@@ -221,6 +249,7 @@ def _quiet_libraries() -> None:
     """
     for name, value in (
         ("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL"),
+        ("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL"),
         ("PREFECT_SERVER_ANALYTICS_ENABLED", "false"),
         ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
         # A download may take minutes, which a person wants to see; a log file does not.

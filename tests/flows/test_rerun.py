@@ -1,6 +1,7 @@
 """A second run: what is made anew, and what is not; after a change, a kill, a move."""
 
 import json
+import os
 import shutil
 import signal
 
@@ -148,6 +149,35 @@ def test_second_run_on_an_output_in_use_ends_with_a_clear_message(run_cli, finis
     assert f"{output}: another run writes there" in done.stderr
     # Another learning rate trains anew, on the teacher, the rows and the start that were there.
     assert {name.partition("-")[0] for name in _records(output).keys() - before} == {"mlflow"}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    "stop",
+    [
+        # The terminal sends Ctrl-C to all processes of the command, `kill` to the one that is named.
+        pytest.param(lambda run: os.killpg(run.pid, signal.SIGINT), id="Ctrl-C"),
+        pytest.param(lambda run: run.terminate(), id="kill", marks=pytest.mark.slow),
+    ],
+)
+def test_stopped_run_ends_soon_and_tidily_with_its_embedded_server(lone_cli, finished_run, stop):
+    output = finished_run.copy(f"stopped-{id(stop)}")
+    arguments = (finished_run.desk.pipeline_file, "--output", output)
+    before = _records(output)
+    with lone_cli.start("run", *arguments, "--set", "training.learning_rate=0.004") as run:
+        wait_for(lambda: _working_on(output, "student") or run.poll() is not None)
+        stop(run)
+        _, printed = run.communicate(
+            timeout=60
+        )  # until the server, which has the pipe too, is gone
+    assert run.returncode == 130
+    assert printed.count("distill-deploy: ") == 1
+    assert "stopped; the stages that are finished will not be made again" in printed
+    assert "Traceback" not in printed
+    assert list(output.rglob("*.partial*")) == []
+    (opened,) = _records(output).keys() - before
+    facts = json.loads((output / "stages" / opened / "stage.json").read_text())["facts"]
+    assert MlflowClient(facts["uri"]).get_run(facts["run_id"]).info.status == "FAILED"
 
 
 @pytest.fixture(scope="module")
