@@ -9,9 +9,12 @@ from torch.optim import AdamW, Optimizer, SparseAdam
 from transformers import PreTrainedModel
 
 WEIGHT_DECAY = 0.01
-MAX_GRADIENT_NORM = 1.0
-"""Both as in BERT's own fine-tuning (Devlin et al. 2019, arXiv:1810.04805, appendix A.2, and its
-published code)."""
+"""As in BERT's own fine-tuning (Devlin et al. 2019, arXiv:1810.04805, appendix A.2)."""
+
+MAX_GRADIENT_NORM = 100.0
+"""Against spikes alone. The three losses weigh 8 together and the soft one is scaled by θ², so norms of
+40 are usual on SST-2. BERT's limit of 1 would give every batch the same weight, those that the student
+still gets wrong too: after 500 steps it agreed with its teacher on 0.902 of the rows, without on 0.924."""
 
 _RATE_TIMES_WIDTH = 0.0768
 
