@@ -122,8 +122,10 @@ class LiveLosses:
     @contextmanager
     def sending(self) -> Iterator[Callable[["StepRecord | EpochRecord"], None]]:
         """Yield a listener for a training; a server that goes away does not stop it."""
-        yield self._listen
-        self._send()
+        try:
+            yield self._listen
+        finally:  # where a training fails, its last losses are the ones to look at
+            self._send()
 
     def _listen(self, record: "StepRecord | EpochRecord") -> None:
         self._pending.append(record)
@@ -323,12 +325,17 @@ def _schema(tensors: Sequence[TensorEntry]) -> "Schema":
 
 
 @contextmanager
-def failing(run: Stage) -> Iterator[None]:
-    """Mark the MLflow run as failed if the block raises."""
+def failing(opened: State[Stage]) -> Iterator[None]:
+    """Mark the MLflow run as failed if the block raises.
+
+    Args:
+        opened: what `open_run` returned. Prefect turns a state into its data for tasks alone.
+    """
     try:
         yield
     except BaseException:
         try:
+            run = opened.result()
             open_client(run.facts["uri"]).set_terminated(run.facts["run_id"], "FAILED")
         except Exception as error:
             get_run_logger().warning("MLflow could not be told that the run failed: %s", error)
