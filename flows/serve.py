@@ -34,6 +34,7 @@ from flows.distill_and_deploy import distill_and_deploy
 from flows.terminal import print_lines
 from flows.watch import watch_teacher
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 SERVER_START_TIMEOUT_S = 120.0
 SERVER_STOP_TIMEOUT_S = 20.0
 
@@ -57,8 +58,9 @@ def serve_pipelines(pipelines: Sequence[tuple[Pipeline, Path]]) -> None:
     if twice := [name for name, count in names.items() if count > 1]:
         raise ConfigError(f"name: {twice[0]} is the name of two pipelines; give each its own")
     made = [deployment for pair in pipelines for deployment in deployments(*pair)]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # An interrupt arrives here from before there is a runner to be stopped, or from a second signal.
+    for number in STOPPING:
+        signal.signal(number, signal.default_int_handler)
+    # An interrupt comes this far before there is a runner to be stopped, or as the second one.
     with suppress(KeyboardInterrupt), _server() as url:
         try:
             asyncio.run(_serve(made, url))
@@ -118,16 +120,27 @@ class _Runner(Runner):
     also calls `stop`, which in a running event loop returns a coroutine that nobody awaits.
     """
 
+    _asked_to_stop = False
+
     def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
         """Cancel the run that is going, and leave `start`; the second time, leave at once."""
-        if not self.started:
+        if self._asked_to_stop:
             raise KeyboardInterrupt
-        self.execute_in_background(self.astop)
+        self._asked_to_stop = True
+        if self.started:
+            self.execute_in_background(self.astop)
+
+    async def __aenter__(self) -> "_Runner":
+        """Start; and stop at once if that was asked for while the deployments were registered."""
+        await super().__aenter__()
+        if self._asked_to_stop:
+            self.execute_in_background(self.astop)
+        return self
 
 
 async def _serve(made: Sequence[RunnerDeployment], url: str) -> None:
     runner = _Runner(limit=1, pause_on_shutdown=True)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         signal.signal(number, runner.handle_sigterm)
     for deployment in made:
         await runner.aadd_deployment(deployment)
@@ -184,11 +197,10 @@ def _server() -> Iterator[str]:
 def _wait_until_healthy(process: "subprocess.Popen[bytes]", url: str) -> None:
     end = time.monotonic() + SERVER_START_TIMEOUT_S
     while process.poll() is None and time.monotonic() < end:
-        try:
+        with suppress(httpx.TransportError):
             if httpx.get(f"{url}/health", timeout=5).is_success:
                 return
-        except httpx.TransportError:
-            time.sleep(0.2)
+        time.sleep(0.2)
     raise SourceUnreachable(
         f"PREFECT_API_URL: is not set, and the Prefect server started at {url} does not answer; run "
         "`prefect server start` to see why, and set PREFECT_API_URL"

@@ -302,11 +302,3 @@ def finished_run(make_desk, run_cli, tmp_path_factory) -> FinishedRun:
     done = run_cli("run", desk.pipeline_file, "--output", desk.output)
     report = json.loads((desk.output / "report.json").read_text())
     return FinishedRun(desk, desk.output, report, done.stdout)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of schedules out of CI until the one that fails there is understood."""
-    for item in items:
-        if item.path.name in ("test_serve.py", "test_watch.py"):
-            item.add_marker(pytest.mark.slow)

@@ -10,12 +10,17 @@ from typing import Any
 
 import torch
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from safetensors.torch import load_file, save_file
 
 from tests.flows.conftest import CommandLine, Desk, PrefectServer, wait_for
 
 IMPATIENT = {"PREFECT_RUNNER_POLL_FREQUENCY": "1"}
 """Prefect asks for scheduled runs every 10 seconds."""
+
+
+PATIENCE_S = 300
+"""Seconds that a busy machine may take."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Serving:
         """Send a signal, and return exit code, stdout and stderr."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=90)
+        out, err = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, out, err
 
 
@@ -43,8 +48,11 @@ def serving(
             greeting = [process.stdout.readline() for _ in range(1 + 2 * len(pipeline_files))]
             yield Serving(process, greeting)
         finally:
-            if process.poll() is None:
-                process.kill()
+            if (
+                process.poll() is None
+            ):  # a test that failed: the server it may have started must go too
+                process.terminate()
+                process.communicate(timeout=PATIENCE_S)
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,14 @@ class Person:
         with SyncPrefectClient(self.server.url) as client:
             return client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
 
+    def planned(self, name: str) -> list[Any]:
+        """Return the runs that wait for their time, the next one first."""
+        wanted = DeploymentFilter(id={"any_": [self.deployment(name).id]})
+        waiting = FlowRunFilter(state={"name": {"any_": ["Scheduled"]}})
+        with SyncPrefectClient(self.server.url) as client:
+            found = client.read_flow_runs(deployment_filter=wanted, flow_run_filter=waiting)
+        return sorted(found, key=lambda run: run.expected_start_time)
+
     def look_at(self, run: Any) -> Any:
         """Return a run as it is now."""
         with SyncPrefectClient(self.server.url) as client:
@@ -76,7 +92,7 @@ class Person:
             found = [self.look_at(run) for run in runs]
             return found if all(run.state.is_final() for run in found) else []
 
-        return wait_for(over)
+        return wait_for(over, PATIENCE_S)
 
 
 def change(teacher: Path) -> None:
