@@ -3,7 +3,10 @@
 import os
 import signal
 import sys
+import time
+from _thread import interrupt_main
 from pathlib import Path
+from threading import Event, Thread
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +22,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+_ended = Event()
+"""Set when a command is over, and Python begins to shut down."""
+
 PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file.", metavar="PIPELINE.yaml")]
 PipelineFiles = Annotated[
     list[Path], typer.Argument(help="The pipeline files.", metavar="PIPELINE.yaml …")
@@ -33,9 +42,6 @@ Output = Annotated[Path | None, typer.Option(help="Where results go; runs/NAME b
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-_STOPPED = "stopped; the stages that are finished will not be made again"
-
-
 def main() -> None:
     """Run the command line; a mistake ends with one message and its exit code, not a traceback."""
     _quiet_libraries()
@@ -43,10 +49,10 @@ def main() -> None:
         app()
     except DistillDeployError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail(_STOPPED, 130)
     except Exception as error:
         _fail(_explain(error), 1)
+    finally:
+        _ended.set()
 
 
 def _explain(error: Exception) -> str:
@@ -197,21 +203,25 @@ def _get_ready_for_prefect() -> None:
 
 
 def _stop(signal_number: int, frame: object) -> None:
-    """Stop as at an error, so that nothing half-made is left and the embedded server ends too.
+    """Stop as at an error, so that nothing half-made is left and the embedded server ends too."""
+    # Past sys.stderr, which may be in the middle of a line.
+    os.write(2, b"distill-deploy: stopped; what is finished will not be made again\n")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    Thread(target=_leave, daemon=True).start()
+    raise KeyboardInterrupt  # typer ends with the exit code STOPPED
 
-    After some seconds leave in any case: the terminal sends Ctrl-C to the embedded server as well, and
-    Prefect would then try for minutes to tell it how the run ended.
+
+def _leave() -> None:
+    """Leave within seconds, whatever still keeps this process.
+
+    Python drops an exception that is raised in a weakref's callback, so ask again. And the terminal
+    sends Ctrl-C to Prefect's embedded server too: Prefect then tries for minutes to tell it how the
+    run ended.
     """
-    from threading import Timer
-
-    def leave() -> None:
-        sys.stderr.write(f"distill-deploy: {_STOPPED}\n")
-        os._exit(130)
-
-    timer = Timer(5, leave)
-    timer.daemon = True
-    timer.start()
-    raise KeyboardInterrupt
+    if not _ended.wait(2):
+        interrupt_main()
+    time.sleep(3)
+    os._exit(STOPPED)
 
 
 def _check_prefect_server() -> None:

@@ -26,6 +26,7 @@ class TrainingProgress:
     def __init__(self, name: str, steps: int | None = None) -> None:
         """Make a bar of this many steps; None if they are not known."""
         self._rate: float | None = None
+        console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -34,8 +35,9 @@ class TrainingProgress:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
+            disable=not console.is_interactive,  # it would leave an empty line
         )
         self._task = self._bar.add_task(f"distil {name}", total=steps, figures="")
 

