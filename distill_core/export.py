@@ -1,5 +1,6 @@
 """Export a model to ONNX, and prove that the file answers as the model does."""
 
+import inspect
 import warnings
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 from datasets import Dataset
-from optimum.exporters.onnx import onnx_export_from_model
+from optimum.exporters.onnx import OnnxConfig, onnx_export_from_model
+from optimum.exporters.onnx.model_configs import BertOnnxConfig, DistilBertOnnxConfig
+from optimum.exporters.tasks import TasksManager
 from optimum.utils import logging
 from transformers import PreTrainedModel
 
@@ -66,11 +69,29 @@ def _export(model: PreTrainedModel, head: SequenceClassification, opset: int, pa
         # than the traced one is the proof that none of them matters.
         warnings.simplefilter("ignore")
         onnx_export_from_model(
-            model, path.parent, opset=opset, task=head.onnx_task, do_validation=False
+            model,
+            path.parent,
+            opset=opset,
+            task=head.onnx_task,
+            do_validation=False,
+            custom_onnx_configs=_onnx_configs(model, head),
         )
     exported = path.parent / "model.onnx"
     if exported != path:
         exported.rename(path)
+
+
+def _onnx_configs(
+    model: PreTrainedModel, head: SequenceClassification
+) -> dict[str, OnnxConfig] | None:
+    """Return how to export a family that optimum does not list: as BERT, or as one without segments."""
+    if model.config.model_type in TasksManager.get_supported_model_type_for_task(
+        head.onnx_task, "onnx"
+    ):
+        return None
+    segments = "token_type_ids" in inspect.signature(model.forward).parameters
+    nearest = BertOnnxConfig if segments else DistilBertOnnxConfig
+    return {"model": nearest(model.config, task=head.onnx_task)}
 
 
 def parity(model: PreTrainedModel, path: Path, rows: Dataset) -> float:

@@ -1,30 +1,30 @@
 """Which of the teacher's layers the student starts from."""
 
+from collections.abc import Sequence
+
 from distill_core.config import StudentShape
 from distill_core.errors import ConfigError
 
 
-def pick_layers(layers: int, shape: StudentShape) -> tuple[int, ...]:
+def pick_layers(kinds: Sequence[str], shape: StudentShape) -> tuple[int, ...]:
     """Return the teacher's layers to copy, in order, numbered from 0.
 
     alternate takes layer ⌊i·n/k⌋ for the i-th of k: at half the depth one is copied and one
     skipped (Sanh et al. 2019, section 2, "Student initialization"), at the whole depth all are.
     top and bottom take the last and the first k, which Sun et al. 2019 (arXiv:1908.09355) found
-    worse on average.
+    worse on average. Where a layer's place decides what it is, the nearest layer of the kind that
+    its place in the student asks for is taken.
 
     Args:
-        layers: the number of layers of the teacher, n.
+        kinds: the kind of each layer of the teacher, n of them; all equal in most families.
         shape: the rule, and the number of layers to keep, k; half of n, rounded down, by default.
 
     Raises:
-        ConfigError: a layer that the teacher does not have.
+        ConfigError: a layer that the teacher does not have, or one of another kind than its place.
     """
+    layers = len(kinds)
     if isinstance(shape.layers, tuple):
-        if shape.layers[-1] >= layers:
-            raise ConfigError(
-                f"student.layers: {list(shape.layers)} names layer {shape.layers[-1]}, and the teacher "
-                f"has {layers}; accepted: 0 to {layers - 1}"
-            )
+        _check_explicit(kinds, shape.layers)
         return shape.layers
     count = shape.count or layers // 2
     if count > layers:
@@ -36,4 +36,39 @@ def pick_layers(layers: int, shape: StudentShape) -> tuple[int, ...]:
         "top": range(layers - count, layers),
         "bottom": range(count),
     }
-    return tuple(rules[shape.layers])
+    return _of_their_kind(kinds, rules[shape.layers])
+
+
+def _check_explicit(kinds: Sequence[str], picked: Sequence[int]) -> None:
+    if picked[-1] >= len(kinds):
+        raise ConfigError(
+            f"student.layers: {list(picked)} names layer {picked[-1]}, and the teacher has "
+            f"{len(kinds)}; accepted: 0 to {len(kinds) - 1}"
+        )
+    for place, layer in enumerate(picked):
+        if kinds[layer] != kinds[place]:
+            accepted = [number for number, kind in enumerate(kinds) if kind == kinds[place]]
+            raise ConfigError(
+                f"student.layers: {list(picked)} puts layer {layer}, a {kinds[layer]} one, where this "
+                f"family has a {kinds[place]} one; accepted there: {', '.join(map(str, accepted))}"
+            )
+
+
+def _of_their_kind(kinds: Sequence[str], ideal: Sequence[int]) -> tuple[int, ...]:
+    """Return, for each place, the layer of its kind that is nearest to the ideal one, in rising order."""
+    picked: list[int] = []
+    for place, layer in enumerate(ideal):
+        # Far enough down that a layer of its kind is left for each place behind.
+        last = _last_start(kinds, place, len(ideal))
+        first = picked[-1] + 1 if picked else 0
+        alike = [n for n in range(first, last + 1) if kinds[n] == kinds[place]]
+        picked.append(min(alike, key=lambda number: abs(number - layer)))
+    return tuple(picked)
+
+
+def _last_start(kinds: Sequence[str], place: int, count: int) -> int:
+    """Return the last layer that may stand at a place, if the places behind it are to be filled too."""
+    number = len(kinds)
+    for behind in reversed(range(place, count)):
+        number = max(n for n in range(number) if kinds[n] == kinds[behind])
+    return number

@@ -21,7 +21,7 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...]:
             f"data.max_length: {pipeline.data.max_length} tokens, and the teacher reads "
             f"{teacher.max_length}; accepted: 1 to {teacher.max_length}"
         )
-    return pick_layers(teacher.layers, pipeline.student)
+    return pick_layers(teacher.stack.kinds, pipeline.student)
 
 
 def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> dict[str, Any]:

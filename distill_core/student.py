@@ -5,15 +5,19 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor
-from transformers import PreTrainedModel
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
 
 from distill_core.errors import TeacherError
 from distill_core.teacher import load_tokenizer
 
+_PROBE_SHAPE = (2, 24)
+"""Texts and tokens."""
+
 
 def build_student(
-    teacher: PreTrainedModel, layer_prefix: str, layers: Sequence[int]
+    teacher: PreTrainedModel, layer_prefix: str | None, layers: Sequence[int]
 ) -> PreTrainedModel:
     """Return a model with the picked layers of the teacher, its embeddings and its head.
 
@@ -21,24 +25,64 @@ def build_student(
     with all layers answers exactly as its teacher does. The teacher is left as it was.
 
     Args:
-        teacher: a loaded model.
-        layer_prefix: what precedes the layer's number in its tensors' names, `bert.encoder.layer.`.
+        teacher: a loaded model in eval mode.
+        layer_prefix: what precedes the layer's number in its tensors' names, `bert.encoder.layer.`;
+            None where all layers share one set of weights.
         layers: the layers to copy, in rising order, numbered from 0.
 
     Raises:
         TeacherError: the family keeps something beside its layers that depends on their number.
     """
-    config = copy.deepcopy(teacher.config)
-    config.num_hidden_layers = len(layers)
-    student = type(teacher)(config)
-    state = pick_state(teacher.state_dict(), layer_prefix, layers)
+    student = type(teacher)(_student_config(teacher.config, layers))
+    state = teacher.state_dict()
+    if layer_prefix is not None:
+        state = pick_state(state, layer_prefix, layers)
     try:
         student.load_state_dict(state)
     except RuntimeError as error:
         raise TeacherError(
-            f"{config.model_type}: a student of {len(layers)} layers has other tensors: {error}"
+            f"{teacher.config.model_type}: a student of the layers {list(layers)} has other tensors: {error}"
         ) from None
-    return student.eval()
+    student.eval()
+    if layer_prefix is not None and not _answers_as_its_layers(
+        student, teacher, layer_prefix, layers
+    ):
+        raise TeacherError(
+            f"{teacher.config.model_type}: the layers {list(layers)} do something else at the "
+            "student's depth, so this family cannot be cut by layers"
+        )
+    return student
+
+
+def _student_config(config: PretrainedConfig, layers: Sequence[int]) -> PretrainedConfig:
+    """Return the config of a student; what it lists for each layer is picked too."""
+    student = copy.deepcopy(config)
+    for name, value in vars(config).items():
+        if isinstance(value, (list, tuple)) and len(value) == config.num_hidden_layers:
+            setattr(student, name, [value[layer] for layer in layers])
+    student.num_hidden_layers = len(layers)
+    return student
+
+
+@torch.inference_mode()
+def _answers_as_its_layers(
+    student: PreTrainedModel, teacher: PreTrainedModel, layer_prefix: str, layers: Sequence[int]
+) -> bool:
+    """Tell whether a student's hidden states equal those of a teacher that skips the other layers.
+
+    A layer may know its own number (ModernBERT's every third attends otherwise), which no tensor
+    tells; this is how a family that nobody thought of is found out.
+    """
+    cut = copy.deepcopy(teacher)
+    parent, _, name = layer_prefix.removesuffix(".").rpartition(".")
+    stack = cut.get_submodule(f"{parent}.{name}")
+    setattr(cut.get_submodule(parent), name, nn.ModuleList([stack[layer] for layer in layers]))
+    cut.config.num_hidden_layers = len(layers)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(teacher.config.vocab_size, _PROBE_SHAPE, generator=generator)
+    mask = torch.ones_like(ids)
+    expected = cut.base_model(input_ids=ids, attention_mask=mask)[0]
+    return torch.equal(student.base_model(input_ids=ids, attention_mask=mask)[0], expected)
 
 
 def pick_state(

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from distill_core.errors import TeacherError
+from distill_core.families import Stack, read_stack
 from distill_core.files import files_digest
 from distill_core.heads import SequenceClassification, find_head
 
 if TYPE_CHECKING:  # transformers takes seconds to import, and describing a folder does without it
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-FAMILIES = ("bert", "roberta", "camembert", "xlm-roberta")
-"""`model_type` of the families whose students are proved here. The last two are RoBERTa encoders."""
 
 FILES = (
     "config.json",
@@ -32,12 +30,20 @@ FILES = (
     "vocab.json",
     "merges.txt",
     "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
 )
 """The files of a model that are read; whatever else its folder holds is left where it is."""
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack")
-_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
-_ROBERTA_POSITION_OFFSET = 2  # its positions start behind the padding index, 1
+_TOKENIZERS = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+)
 
 
 @dataclass(frozen=True)
@@ -50,15 +56,22 @@ class ModelDescription:
     model_type: str
     architecture: str
     head: SequenceClassification
-    layer_prefix: str
-    """What precedes the layer's number in the names of its tensors."""
-    layers: int
-    hidden_size: int
-    max_length: int
-    """Tokens that the position embeddings reach, the special ones included."""
+    layer_prefix: str | None
+    """What precedes the layer's number in the names of its tensors; None where layers share them."""
+    stack: Stack
     parameters: int
     layer_parameters: int
-    """Parameters of one layer."""
+    """Parameters that one layer less takes away."""
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return self.stack.layers
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the model reads, the special ones included."""
+        return self.stack.max_length
 
     @property
     def size_bytes(self) -> int:
@@ -86,14 +99,9 @@ def describe(folder: Path, task: str = "auto") -> ModelDescription:
     refuse_unsafe((path.name for path in folder.iterdir()) if folder.is_dir() else (), str(folder))
     config = _read_config(folder)
     head = find_head(config, task, str(folder))
-    _check_family(config, folder)
+    stack = read_stack(config, str(folder))
     shapes = _tensor_shapes(folder)
-    prefix, layers = _find_layers(shapes, folder)
-    if layers != config["num_hidden_layers"]:
-        raise TeacherError(
-            f"{folder}: config.json has num_hidden_layers {config['num_hidden_layers']}, and the "
-            f"weights have {layers} layers; fetch the folder again"
-        )
+    prefix = None if stack.shared else _find_layers(shapes, stack.layers, folder)
     return ModelDescription(
         folder=folder,
         fingerprint=fingerprint(folder),
@@ -101,11 +109,11 @@ def describe(folder: Path, task: str = "auto") -> ModelDescription:
         architecture=config["architectures"][0],
         head=head,
         layer_prefix=prefix,
-        layers=layers,
-        hidden_size=config["hidden_size"],
-        max_length=_max_length(config),
+        stack=stack,
         parameters=sum(shapes.values()),
-        layer_parameters=sum(n for name, n in shapes.items() if name.startswith(f"{prefix}0.")),
+        layer_parameters=sum(
+            size for name, size in shapes.items() if prefix and name.startswith(f"{prefix}0.")
+        ),
     )
 
 
@@ -145,25 +153,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not any((folder / name).exists() for name in _TOKENIZERS):
         raise TeacherError(f"{folder}: no tokenizer here; accepted: {', '.join(_TOKENIZERS)}")
     return config
-
-
-def _check_family(config: dict[str, Any], folder: Path) -> None:
-    model_type = config.get("model_type", "none")
-    if model_type not in FAMILIES:
-        raise TeacherError(
-            f"{folder}/config.json: model_type {model_type!r} is not supported; "
-            f"accepted: {', '.join(FAMILIES)}"
-        )
-    for name in ("hidden_size", "num_hidden_layers", "max_position_embeddings"):
-        if not isinstance(config.get(name), int):
-            raise TeacherError(
-                f"{folder}/config.json: {name} is {config.get(name)!r}; accepted: a whole number"
-            )
-
-
-def _max_length(config: dict[str, Any]) -> int:
-    positions = int(config["max_position_embeddings"])
-    return positions if config["model_type"] == "bert" else positions - _ROBERTA_POSITION_OFFSET
 
 
 def _tensor_shapes(folder: Path) -> dict[str, int]:
@@ -209,7 +198,7 @@ def _product(shape: list[int]) -> int:
     return size
 
 
-def _find_layers(names: Iterable[str], folder: Path) -> tuple[str, int]:
+def _find_layers(names: Iterable[str], layers: int, folder: Path) -> str:
     """Find the stack of layers by its structure: the numbered modules with the most tensors."""
     stacks: defaultdict[str, set[int]] = defaultdict(set)
     tensors: defaultdict[str, int] = defaultdict(int)
@@ -226,7 +215,12 @@ def _find_layers(names: Iterable[str], folder: Path) -> tuple[str, int]:
             f"{folder}: the layers {prefix}* are {sorted(stacks[prefix])}; a student needs at least "
             "two, numbered from 0 without a gap"
         )
-    return prefix, count
+    if count != layers:
+        raise TeacherError(
+            f"{folder}: config.json has {layers} layers, and the weights have {count} under {prefix}*; "
+            "fetch the folder again"
+        )
+    return prefix
 
 
 def load_model(folder: Path) -> "PreTrainedModel":

@@ -46,9 +46,9 @@ STAGES = {
         ("embedded", "training", "losses", "optimization", "precision", "batches", "heads"),
         (*_TORCH, "accelerate", "numpy", "scikit-learn"),
     ),
-    "teacher": Code(("teacher",)),
+    "teacher": Code(("teacher", "families")),
     "data": Code(("dataset", "batches", "heads"), ("datasets", "tokenizers", "scikit-learn")),
-    "start": Code(("student", "layers", "teacher"), _TORCH),
+    "start": Code(("student", "layers", "teacher", "families"), _TORCH),
     "student": Code(
         ("training", "losses", "optimization", "precision", "batches", "heads"),
         (*_TORCH, "accelerate"),

@@ -27,7 +27,7 @@ def initialise_student(job: Job, teacher: Stage) -> State[Stage]:
         from distill_core.student import build_student, save_model
 
         description = describe(teacher.folder, job.pipeline.task)
-        layers = pick_layers(description.layers, job.pipeline.student)
+        layers = pick_layers(description.stack.kinds, job.pipeline.student)
         student = build_student(load_model(teacher.folder), description.layer_prefix, layers)
         save_model(student, teacher.folder, folder / MODEL)
         parameters = describe(folder / MODEL).parameters

@@ -71,7 +71,7 @@ def teacher_facts(teacher: ModelDescription) -> dict[str, Any]:
         "task": teacher.head.name,
         "labels": list(teacher.head.labels),
         "layers": teacher.layers,
-        "hidden_size": teacher.hidden_size,
+        "hidden_size": teacher.stack.hidden_size,
         "max_length": teacher.max_length,
         "parameters": teacher.parameters,
         "bytes": teacher.size_bytes,

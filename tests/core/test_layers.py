@@ -12,12 +12,16 @@ depths = st.integers(2, 48)
 rules = st.sampled_from(["alternate", "top", "bottom"])
 
 
+def alike(depth: int) -> tuple[str, ...]:
+    return ("layer",) * depth
+
+
 @pytest.mark.parametrize(
     ("depth", "picked"),
     [(2, (0,)), (4, (0, 2)), (5, (0, 2)), (6, (0, 2, 4)), (12, (0, 2, 4, 6, 8, 10))],
 )
 def test_alternate_copies_one_layer_and_skips_one(depth: int, picked: tuple[int, ...]) -> None:
-    assert pick_layers(depth, StudentShape(layers="alternate")) == picked
+    assert pick_layers(alike(depth), StudentShape(layers="alternate")) == picked
 
 
 @pytest.mark.parametrize(
@@ -34,16 +38,16 @@ def test_alternate_copies_one_layer_and_skips_one(depth: int, picked: tuple[int,
 def test_a_count_replaces_half_the_depth_of_twelve(
     rule: str, count: int | None, picked: tuple[int, ...]
 ) -> None:
-    assert pick_layers(12, StudentShape(layers=rule, count=count)) == picked
+    assert pick_layers(alike(12), StudentShape(layers=rule, count=count)) == picked
 
 
 def test_layers_by_number_are_taken_as_they_stand() -> None:
-    assert pick_layers(12, StudentShape(layers=(0, 1, 11))) == (0, 1, 11)
+    assert pick_layers(alike(12), StudentShape(layers=(0, 1, 11))) == (0, 1, 11)
 
 
 @given(depths, rules)
 def test_every_rule_at_the_whole_depth_takes_every_layer(depth: int, rule: str) -> None:
-    assert pick_layers(depth, StudentShape(layers=rule, count=depth)) == tuple(range(depth))
+    assert pick_layers(alike(depth), StudentShape(layers=rule, count=depth)) == tuple(range(depth))
 
 
 @given(depths, rules, st.data())
@@ -51,7 +55,7 @@ def test_picked_layers_rise_from_within_the_teacher_and_are_as_many_as_asked(
     depth: int, rule: str, data: st.DataObject
 ) -> None:
     count = data.draw(st.integers(1, depth))
-    picked = pick_layers(depth, StudentShape(layers=rule, count=count))
+    picked = pick_layers(alike(depth), StudentShape(layers=rule, count=count))
     assert len(picked) == count
     assert list(picked) == sorted(set(picked))
     assert set(picked) <= set(range(depth))
@@ -62,7 +66,7 @@ def test_alternate_starts_at_the_bottom_and_leaves_even_gaps(
     depth: int, data: st.DataObject
 ) -> None:
     count = data.draw(st.integers(1, depth))
-    picked = pick_layers(depth, StudentShape(layers="alternate", count=count))
+    picked = pick_layers(alike(depth), StudentShape(layers="alternate", count=count))
     gaps = {later - earlier for earlier, later in zip(picked, (*picked[1:], depth), strict=True)}
     assert picked[0] == 0
     assert max(gaps) - min(gaps) <= 1
@@ -70,10 +74,10 @@ def test_alternate_starts_at_the_bottom_and_leaves_even_gaps(
 
 def test_more_layers_than_the_teacher_has_are_refused_with_what_is_accepted() -> None:
     with pytest.raises(ConfigError, match=r"student\.count: 7 layers .* has 6; accepted: 1 to 6"):
-        pick_layers(6, StudentShape(count=7))
+        pick_layers(alike(6), StudentShape(count=7))
 
 
 def test_a_layer_that_the_teacher_has_not_is_refused_with_what_is_accepted() -> None:
     message = r"student\.layers: \[0, 6\] names layer 6, .* has 6; accepted: 0 to 5"
     with pytest.raises(ConfigError, match=message):
-        pick_layers(6, StudentShape(layers=(0, 6)))
+        pick_layers(alike(6), StudentShape(layers=(0, 6)))

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distill_core.errors import TeacherError
-from distill_core.teacher import FAMILIES, describe, fingerprint, load_model, load_tokenizer
+from distill_core.teacher import describe, fingerprint, load_model, load_tokenizer
 
 TENSORS_OF_A_LAYER = 16  # query, key, value, two denses, intermediate, two norms: weight and bias
 
@@ -53,7 +53,7 @@ def test_a_description_agrees_with_the_loaded_model(
     assert seen.model_type == model.config.model_type == family.removeprefix("tiny_")
     assert seen.architecture == type(model).__name__
     assert seen.layer_prefix == f"{model.base_model_prefix}.encoder.layer."
-    assert (seen.layers, seen.hidden_size, seen.max_length) == (4, 32, 64)
+    assert (seen.layers, seen.stack.hidden_size, seen.max_length) == (4, 32, 64)
     assert model.config.max_position_embeddings == positions
     assert seen.parameters == model.num_parameters()
     assert seen.layer_parameters == sum(p.numel() for p in layer.parameters())
@@ -197,15 +197,14 @@ def test_a_damaged_config_is_refused(teacher: Path, text: str, says: str) -> Non
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"model_type": "gpt2"}, r"model_type 'gpt2' is not supported; accepted: bert, roberta"),
-        ({"model_type": None}, r"model_type 'none' is not supported"),
+        ({"model_type": "gpt2"}, r"model_type 'gpt2' is not supported: .*; accepted: .* bert, rob"),
         ({"architectures": ["BertModel"]}, r"BertModel has no head that can be distilled"),
         ({"problem_type": "regression"}, r"problem_type regression with 2 label\(s\)"),
         ({"problem_type": "multi_label_classification"}, r"problem_type multi_label"),
         ({"id2label": {"0": "score"}}, r"with 1 label\(s\) is not supported"),
         ({"hidden_size": None}, r"hidden_size is None; accepted: a whole number"),
         ({"max_position_embeddings": "512"}, r"max_position_embeddings is '512'; accepted"),
-        ({"num_hidden_layers": 2}, r"num_hidden_layers 2, and the weights have 4 layers"),
+        ({"num_hidden_layers": 2}, r"config.json has 2 layers, and the weights have 4"),
     ],
 )
 def test_a_teacher_that_cannot_be_distilled_is_refused(
@@ -321,16 +320,3 @@ def test_nothing_in_a_folder_runs_when_it_is_opened(teacher: Path, tmp_path: Pat
 def test_the_bomb_of_the_test_above_does_go_off(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Bomb(tmp_path / "it ran")))
     assert (tmp_path / "it ran").exists()
-
-
-@pytest.mark.parametrize("family", FAMILIES[2:])
-def test_roberta_under_its_other_names_is_opened_too(
-    family: str, tiny_roberta: Path, tmp_path: Path
-) -> None:
-    folder = shutil.copytree(tiny_roberta, tmp_path / family)
-    prefix = {"camembert": "Camembert", "xlm-roberta": "XLMRoberta"}[family]
-    set_config(folder, model_type=family, architectures=[f"{prefix}ForSequenceClassification"])
-    seen, model = describe(folder), load_model(folder)
-    assert (seen.layers, seen.max_length, seen.layer_prefix) == (4, 64, "roberta.encoder.layer.")
-    assert type(model).__name__ == seen.architecture
-    assert seen.parameters == model.num_parameters()

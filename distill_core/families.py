@@ -1,0 +1,124 @@
+"""Table: family of encoders → what it does in its own way.
+
+A family that is not listed is found by its structure; a row here is what its config.json alone does
+not tell.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distill_core.errors import TeacherError
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a family names its shape in config.json, and counts its positions."""
+
+    layers_key: str = "num_hidden_layers"
+    width_key: str = "hidden_size"
+    position_offset: int = 0
+    """Rows of the position embeddings that no token has: RoBERTa's start behind the padding index, 1."""
+
+
+_PLAIN = Family()
+_ROBERTA = Family(position_offset=2)
+
+FAMILIES = {
+    "bert": _PLAIN,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "distilbert": Family(layers_key="n_layers", width_key="dim"),
+    "electra": _PLAIN,
+    "mpnet": _ROBERTA,
+    "albert": _PLAIN,
+    "deberta": _PLAIN,
+    "deberta-v2": _PLAIN,
+    "mobilebert": _PLAIN,
+    "longformer": _ROBERTA,
+    "big_bird": _PLAIN,
+    "modernbert": _PLAIN,
+}
+"""`model_type` of the families whose students are proved by tests here; DeBERTa v3 calls itself v2."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What config.json says of the layers of a model."""
+
+    layers: int
+    hidden_size: int
+    max_length: int
+    """Tokens that the position embeddings reach, the special ones included."""
+    shared: bool
+    """All layers are one set of weights, as ALBERT's are: less depth is less time, not less size."""
+    kinds: tuple[str, ...]
+    """Of each layer, where its place decides what it is; two layers may change places if alike."""
+
+
+def read_stack(config: Mapping[str, Any], where: str) -> Stack:
+    """Return the layers of an encoder from its parsed config.json.
+
+    Args:
+        config: the parsed config.json.
+        where: the folder, for the message.
+
+    Raises:
+        TeacherError: no encoder, or one whose students cannot be made; the message says why.
+    """
+    family = FAMILIES.get(config.get("model_type", "none")) or _unlisted(config, where)
+    for name in (family.width_key, family.layers_key, "max_position_embeddings"):
+        if not isinstance(config.get(name), int):
+            raise TeacherError(
+                f"{where}/config.json: {name} is {config.get(name)!r}; accepted: a whole number"
+            )
+    groups = (config.get("num_hidden_groups", 1), config.get("inner_group_num", 1))
+    if groups != (1, 1):
+        raise TeacherError(
+            f"{where}/config.json: num_hidden_groups and inner_group_num are {groups}: layers that "
+            "share weights in several groups cannot be picked; accepted: 1 and 1"
+        )
+    layers = config[family.layers_key]
+    return Stack(
+        layers=layers,
+        hidden_size=config[family.width_key],
+        max_length=config["max_position_embeddings"] - family.position_offset,
+        shared="num_hidden_groups" in config,
+        kinds=_kinds(config, layers),
+    )
+
+
+def _unlisted(config: Mapping[str, Any], where: str) -> Family:
+    """Check that a family that is not in the table is an encoder that transformers knows."""
+    import transformers  # takes seconds, and listed families do without
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    name = config.get("model_type")
+    if name not in transformers.CONFIG_MAPPING:
+        reason = (
+            f"transformers {transformers.__version__} has none, and code beside a model is never run"
+        )
+    elif transformers.CONFIG_MAPPING[name].from_dict(dict(config)).is_encoder_decoder:
+        reason = "it has a decoder"
+    elif name not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        reason = "it reads in one direction, or cannot fill in masked words as BERT does"
+    else:
+        return _PLAIN
+    raise TeacherError(
+        f"{where}/config.json: model_type {name!r} is not supported: {reason}; "
+        f"accepted: encoders like {', '.join(FAMILIES)}"
+    )
+
+
+def _kinds(config: Mapping[str, Any], layers: int) -> tuple[str, ...]:
+    """Return the kind of each layer: all alike, but for ModernBERT.
+
+    There every n-th layer attends to the whole text and the others to their surroundings, by their
+    place; and the first has no norm in front (Warner et al. 2024, arXiv:2412.13663, section 2.1).
+    """
+    period = config.get("global_attn_every_n_layers")
+    if period is None:
+        return ("layer",) * layers
+    rest = ("global" if place % period == 0 else "local" for place in range(1, layers))
+    return ("first", *rest)
