@@ -1,5 +1,6 @@
 """Tokenize a data set once, and give it out in padded batches of texts of like length."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,32 +11,36 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from distill_core.dataset import Splits
+from distill_core.heads import Head
+from distill_core.heads.token_classification import NOT_COUNTED
+from distill_core.runtime import MODEL_INPUTS
 
 Batch = Mapping[str, Tensor]
 """`input_ids`, `attention_mask` and what else the model reads, Int "batch tokens"; `labels`,
-Int "batch"."""
+by row, or by token with -100 where none counts."""
 
 _TEXTS_A_CALL = 1_000
 
 
 def tokenize(
-    splits: Splits, tokenizer: PreTrainedTokenizerFast, max_length: int, folder: Path
+    splits: Splits, head: Head, tokenizer: PreTrainedTokenizerFast, max_length: int, folder: Path
 ) -> None:
     """Write every split with its token ids to a folder that `open_tokenized` maps into memory.
 
     Args:
         splits: checked rows.
+        head: knows what of them the model reads.
         tokenizer: the teacher's.
         max_length: longer texts are cut to this many tokens, the special ones included.
         folder: where the Arrow files go.
     """
 
     def encode(rows: Mapping[str, list[Any]]) -> dict[str, Any]:
-        encoded = tokenizer(rows["text"], truncation=True, max_length=max_length)
+        encoded = head.encode(rows, tokenizer, max_length)
         return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
 
     with TemporaryDirectory(dir=folder.parent) as scratch:
@@ -59,7 +64,7 @@ def open_tokenized(folder: Path) -> DatasetDict:
 
 def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, Tensor]:
     """Pad rows to the longest of them: token ids with the padding id, everything else with 0."""
-    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in rows[0]]
+    names = [name for name in MODEL_INPUTS if name in rows[0]]
     batch = {
         name: pad_sequence(
             [torch.tensor(row[name]) for row in rows],
@@ -68,8 +73,21 @@ def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, T
         )
         for name in names
     }
-    batch["labels"] = torch.tensor([row["label"] for row in rows])
+    batch["labels"] = _collate_labels([row["label"] for row in rows])
     return batch
+
+
+def model_inputs(model: PreTrainedModel, batch: Batch) -> Batch:
+    """Return what a model reads of a batch; not every one knows of the segments that its tokenizer marks."""
+    read = inspect.signature(model.forward).parameters
+    return {name: batch[name] for name in MODEL_INPUTS if name in batch and name in read}
+
+
+def _collate_labels(labels: Sequence[Any]) -> Tensor:
+    if not isinstance(labels[0], list):
+        return torch.tensor(labels)
+    padded = [torch.tensor(label) for label in labels]
+    return pad_sequence(padded, batch_first=True, padding_value=NOT_COUNTED)
 
 
 class LengthBuckets(Sampler[list[int]]):

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from distill_core.files import file_digest, read_json, write_json
-from distill_core.heads import SequenceClassification
+from distill_core.heads import Head
 from distill_core.quantization import QUANTIZED_FILE
 from distill_core.runtime import MODEL_INPUTS, open_session, run_row
 from distill_core.targets import OPSET, Target
@@ -49,6 +49,10 @@ VERSIONED = (
 )
 
 
+Texts = tuple[str, ...]
+"""What a model reads at once: a text, or two."""
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A quantized file and what was measured of it."""
@@ -70,7 +74,7 @@ class Origin:
     """A transformers folder."""
     exported: Path
     """The student as an fp32 ONNX file."""
-    head: SequenceClassification
+    head: Head
     max_length: int
     teacher_fingerprint: str
     inputs: Sequence[dict[str, Any]]
@@ -78,7 +82,7 @@ class Origin:
     outputs: Sequence[dict[str, Any]]
 
 
-def assemble(artifact: Artifact, origin: Origin, texts: Sequence[str], folder: Path) -> Manifest:
+def assemble(artifact: Artifact, origin: Origin, texts: Sequence[Texts], folder: Path) -> Manifest:
     """Fill an empty folder with a bundle, in the layout that transformers.js and optimum read.
 
     Args:
@@ -92,7 +96,13 @@ def assemble(artifact: Artifact, origin: Origin, texts: Sequence[str], folder: P
     shutil.copyfile(artifact.file, onnx_folder / QUANTIZED_FILE)
     shutil.copyfile(origin.exported, onnx_folder / "model.onnx")
     _write_tokenizer_and_config(origin, folder)
-    golden = _golden_examples(artifact, origin, [*texts, *HARD_TEXTS])
+    pairs = len(texts[0]) > 1
+    hard = (
+        zip(HARD_TEXTS, reversed(HARD_TEXTS), strict=True)
+        if pairs
+        else zip(HARD_TEXTS, strict=True)
+    )
+    golden = _golden_examples(artifact, origin, [*texts, *hard])
     manifest = _manifest(artifact, origin, golden)
     (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
     files = tuple(_entry(path, folder) for path in sorted(folder.rglob("*")) if path.is_file())
@@ -113,20 +123,24 @@ def _write_tokenizer_and_config(origin: Origin, folder: Path) -> None:
 
 
 def _golden_examples(
-    artifact: Artifact, origin: Origin, texts: Sequence[str]
+    artifact: Artifact, origin: Origin, texts: Sequence[Texts]
 ) -> tuple[Golden, ...]:
     session = open_session(artifact.file)
     tokenizer = load_tokenizer(origin.student)
     examples = []
-    for text in texts:
-        encoded = tokenizer(text, truncation=True, max_length=origin.max_length)
-        inputs = {name: tuple(encoded[name]) for name in MODEL_INPUTS if name in encoded}
+    for text, *pair in texts:
+        # As a batch of one: a second text that is empty would otherwise be taken for none.
+        batch = tokenizer(
+            [text], *([other] for other in pair), truncation=True, max_length=origin.max_length
+        )
+        inputs = {name: tuple(batch[name][0]) for name in MODEL_INPUTS if name in batch}
         logits = run_row(session, inputs)
         examples.append(
             Golden(
                 text=text,
+                pair=pair[0] if pair else None,
                 inputs=inputs,
-                logits=tuple(float(logit) for logit in logits),
+                logits=tuple(float(logit) for logit in logits.ravel()),
                 label=origin.head.answer(logits),
             )
         )

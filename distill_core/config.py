@@ -47,9 +47,15 @@ class Columns(_Section):
     """Which columns of the data set hold what."""
 
     text: str = "text"
-    """The text to classify."""
+    """The text to judge."""
+    pair: str | None = None
+    """The second text, where two are judged together."""
     label: str = "label"
-    """The class: a number from 0, or the name that the teacher gives it."""
+    """The class, a number from 0 or the name that the teacher gives it; a list of those; or a score."""
+    tokens: str = "tokens"
+    """Words to tag, as lists of strings."""
+    tags: str = "tags"
+    """The class of each word, by number or name."""
 
 
 class DataSource(_Section):
@@ -176,7 +182,13 @@ class Pipeline(_Section):
     """Names the run folder, the MLflow experiment and the deployment."""
     teacher: TeacherSource
     """Where the fine-tuned model comes from."""
-    task: Literal["auto", "sequence-classification"] = "auto"
+    task: Literal[
+        "auto",
+        "sequence-classification",
+        "multi-label-classification",
+        "regression",
+        "token-classification",
+    ] = "auto"
     """auto reads it from the teacher's config."""
     data: DataSource
     """The rows to learn from and to be judged on."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, List, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, Reposit
 from distill_core.config import DataSource
 from distill_core.errors import DataError, SourceUnreachable
 from distill_core.files import files_digest
-from distill_core.heads import SequenceClassification
+from distill_core.heads import Head
 from distill_core.pipeline_file import looks_like_path
 
 SPLITS = ("train", "validation", "test")
@@ -39,7 +39,7 @@ _NO_SPACE = 28  # errno.ENOSPC, which datasets wraps in an error of its own
 
 @dataclass(frozen=True)
 class Splits:
-    """Checked rows: `text` a string, `label` a class number."""
+    """Checked rows: the head's columns by key, labels as numbers."""
 
     train: Dataset
     validation: Dataset
@@ -83,7 +83,7 @@ def is_folder(source: DataSource) -> bool:
     return Path(source.source).exists() or looks_like_path(source.source)
 
 
-def read_dataset(source: DataSource, head: SequenceClassification, seed: int) -> Splits:
+def read_dataset(source: DataSource, head: Head, seed: int) -> Splits:
     """Read all splits, memory-mapped, and check every row.
 
     A missing validation split is taken from train: a tenth, at most 5,000 rows, in the shares of
@@ -179,24 +179,30 @@ def _load_file(path: Path) -> Dataset:
         raise DataError(f"{path}: has no rows, or is not {ending}: {cause}") from None
 
 
-def _check_split(
-    rows: Dataset, name: str, source: DataSource, head: SequenceClassification
-) -> Dataset | None:
-    """Return the text and the class number of each row, or None for a test split without labels."""
+def _check_split(rows: Dataset, name: str, source: DataSource, head: Head) -> Dataset | None:
+    """Return the head's columns of each row, by key, or None for a test split without labels."""
     where = f"{source.source}: {name}"
-    columns = source.columns
-    for key, column in (("text", columns.text), ("label", columns.label)):
-        if column not in rows.column_names:
-            raise DataError(_missing_column(where, key, column, rows.column_names))
+    named = source.columns.model_dump()
+    keys = [key for key in (*head.text_columns, head.label_column) if named[key] is not None]
+    for key in keys:
+        if named[key] not in rows.column_names:
+            raise DataError(_missing_column(where, key, named[key], rows.column_names))
     if len(rows) == 0:
         raise DataError(f"{where}: has no rows")
-    texts = rows.data.column(columns.text)
-    _check_texts(texts, f"{where}: column {columns.text}")
-    labels = _named_labels(rows, columns.label, head)
+    label_column = named[head.label_column]
+    labels = _named_labels(rows, label_column, head)
     if name == "test" and all(label == -1 for label in labels):
         return None
-    numbers = head.read_labels(labels, f"{where}: column {columns.label}")
-    return Dataset(pa.table({"text": texts, "label": numbers}))
+    table = {}
+    for key in keys[:-1]:
+        table[key] = rows.data.column(named[key])
+        _check_texts(table[key], f"{where}: column {named[key]}", words=key == "tokens")
+    numbers = head.read_labels(labels, f"{where}: column {label_column}")
+    table[head.label_column] = pa.array(list(numbers))
+    checked = Dataset(pa.table(table))
+    if "tokens" in table:
+        _check_lengths(checked, where, source)
+    return checked
 
 
 def _missing_column(where: str, key: str, column: str, present: Sequence[str]) -> str:
@@ -207,9 +213,14 @@ def _missing_column(where: str, key: str, column: str, present: Sequence[str]) -
     return f"{where}: no column {column!r}; there are {', '.join(present)}: {hint}"
 
 
-def _check_texts(texts: pa.ChunkedArray, where: str) -> None:
-    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
-        raise DataError(f"{where}: holds {texts.type}, not text")
+def _check_texts(texts: pa.ChunkedArray, where: str, words: bool) -> None:
+    """Check that a column holds texts, or lists of words, and none is missing."""
+    kind = texts.type
+    if words and not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        raise DataError(f"{where}: holds {kind}, not lists of words")
+    inner = kind.value_type if words else kind
+    if not (pa.types.is_string(inner) or pa.types.is_large_string(inner)):
+        raise DataError(f"{where}: holds {kind}, not {'lists of words' if words else 'text'}")
     if texts.null_count:
         first = next(row for row, text in enumerate(texts) if not text.is_valid)
         raise DataError(
@@ -217,14 +228,32 @@ def _check_texts(texts: pa.ChunkedArray, where: str) -> None:
         )
 
 
-def _named_labels(rows: Dataset, column: str, head: SequenceClassification) -> list[Any]:
+def _check_lengths(rows: Dataset, where: str, source: DataSource) -> None:
+    for number, (words, tags) in enumerate(zip(rows["tokens"], rows["tags"], strict=True)):
+        if len(words) != len(tags) or not words:
+            columns = source.columns
+            raise DataError(
+                f"{where}: row {number} has {len(words)} words in {columns.tokens} and {len(tags)} in "
+                f"{columns.tags}; accepted: as many, and at least one"
+            )
+
+
+def _named_labels(rows: Dataset, column: str, head: Head) -> list[Any]:
     """Return labels as they stand; a ClassLabel's numbers become names, since the teacher may number
     its classes in another order. Where either side has no names but numbers, the numbers hold."""
     feature = rows.features[column]
     values: list[Any] = rows.data.column(column).to_pylist()
-    if isinstance(feature, ClassLabel) and not (_nameless(feature.names) or _nameless(head.labels)):
-        return [value if value is None or value < 0 else feature.int2str(value) for value in values]
-    return values
+    several = isinstance(feature, List)
+    feature = feature.feature if several else feature
+    if not isinstance(feature, ClassLabel) or _nameless(feature.names) or _nameless(head.labels):
+        return values
+
+    def name_of(value: int | None) -> Any:
+        return value if value is None or value < 0 else feature.int2str(value)
+
+    return [
+        [name_of(one) for one in value or ()] if several else name_of(value) for value in values
+    ]
 
 
 def _nameless(names: Sequence[str]) -> bool:
@@ -235,12 +264,12 @@ def _nameless(names: Sequence[str]) -> bool:
 def _split_off_validation(train: Dataset, seed: int) -> tuple[dict[str, Dataset], str]:
     from sklearn.model_selection import train_test_split
 
-    labels = train.data.column("label").to_numpy()
-    least = len(set(labels.tolist()))  # one row of each class
+    classes = _classes(train)
+    least = 1 if classes is None else len(set(classes))  # one row of each class
     size = min(max(int(len(train) * VALIDATION_SHARE), least), MOST_VALIDATION_ROWS)
     try:
         kept, held_out = train_test_split(
-            range(len(train)), test_size=size, random_state=seed, stratify=labels
+            range(len(train)), test_size=size, random_state=seed, stratify=classes
         )
     except ValueError as error:
         raise DataError(
@@ -251,3 +280,13 @@ def _split_off_validation(train: Dataset, seed: int) -> tuple[dict[str, Dataset]
         "train": train.select(sorted(kept)),
         "validation": train.select(sorted(held_out)),
     }, note
+
+
+def _classes(rows: Dataset) -> list[int] | None:
+    """Return the class of each row, if it has one."""
+    if "label" not in rows.column_names or not pa.types.is_integer(
+        rows.data.schema.field("label").type
+    ):
+        return None
+    classes: list[int] = rows.data.column("label").to_pylist()
+    return classes

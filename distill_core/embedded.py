@@ -26,7 +26,7 @@ from distill_core.config import DataSource, LossWeights, TrainingSettings
 from distill_core.dataset import read_dataset
 from distill_core.errors import DataError
 from distill_core.files import new_folder
-from distill_core.heads import SequenceClassification
+from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.training import Job, Listener, distill
 
 LIBRARIES = (
@@ -157,7 +157,7 @@ def make_teacher(
     splits = read_dataset(DataSource(source=str(data_folder)), head, seed)
     settings = _SETTINGS.model_copy(update={"seed": seed, "max_steps": max_steps})
     with new_folder(folder) as draft, TemporaryDirectory(dir=folder.parent) as scratch:
-        tokenize(splits, tokenizer, MAX_LENGTH, Path(scratch) / "tokens")
+        tokenize(splits, head, tokenizer, MAX_LENGTH, Path(scratch) / "tokens")
         rows = open_tokenized(Path(scratch) / "tokens")
         job = Job(rows["train"], rows["validation"], head, LossWeights(), settings)
         trained = distill(_new_model(head.labels, len(tokenizer), seed), None, job, listen)

@@ -6,56 +6,58 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
+from onnxruntime import InferenceSession
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from transformers import PreTrainedModel
 
-from distill_core.batches import evaluation_batches
-from distill_core.heads import SequenceClassification
+from distill_core.batches import evaluation_batches, model_inputs
+from distill_core.heads import Head, Labels
+from distill_core.runtime import run_row
 
 BATCH_SIZE = 64
 RESAMPLES = 10_000
+_DRAWS_AT_ONCE = 500
 CONFIDENCE = 0.95
 
 
-def model_logits(model: PreTrainedModel, rows: Dataset) -> Float[np.ndarray, "rows classes"]:
-    """Return what a PyTorch model says of every row, in the order of the rows, in fp32."""
+def model_logits(
+    model: PreTrainedModel, head: Head, rows: Dataset, batch_size: int = BATCH_SIZE
+) -> Float[np.ndarray, "units classes"]:
+    """Return what a PyTorch model says of every unit, in the order of the rows, in fp32."""
     model.eval()
-    answers = []
+    answers: dict[int, Float[np.ndarray, "units classes"]] = {}
     with torch.inference_mode():
-        for numbers, batch in evaluation_batches(rows, BATCH_SIZE, model.config.pad_token_id):
-            inputs = {
-                name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"
-            }
-            answers.append((numbers, model(**inputs).logits.float().cpu().numpy()))
-    return in_row_order(answers)
+        for numbers, batch in evaluation_batches(rows, batch_size, model.config.pad_token_id):
+            inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            outputs = model(**model_inputs(model, inputs)).logits.float().cpu().numpy()
+            labels = batch["labels"].numpy()
+            for number, output, label in zip(numbers, outputs, labels, strict=True):
+                answers[number] = head.units(output, label)
+    return np.concatenate([answers[number] for number in range(len(rows))])
 
 
-def in_row_order(
-    answers: list[tuple[list[int], Float[np.ndarray, "_ classes"]]],
-) -> Float[np.ndarray, "rows classes"]:
-    """Put the logits of batches back where their rows stand in the data set."""
-    numbers = np.concatenate([numbers for numbers, _ in answers])
-    logits = np.concatenate([logits for _, logits in answers])
-    return logits[np.argsort(numbers)]
+def file_logits(
+    session: InferenceSession, head: Head, rows: Dataset
+) -> Float[np.ndarray, "units classes"]:
+    """Return what an ONNX file says of every unit, one row at a time as a phone runs it."""
+    return np.concatenate([head.units(run_row(session, row), row["label"]) for row in rows])
 
 
 def score(
-    head: SequenceClassification,
-    logits: Float[np.ndarray, "rows classes"],
-    labels: Int[np.ndarray, " rows"],
+    head: Head, logits: Float[np.ndarray, "units classes"], labels: Labels
 ) -> dict[str, float]:
     """Return the head's metrics of a model's logits."""
     return head.metrics(head.predict(logits), labels)
 
 
 def agreement(
-    head: SequenceClassification,
-    logits: Float[np.ndarray, "rows classes"],
-    other_logits: Float[np.ndarray, "rows classes"],
+    head: Head,
+    logits: Float[np.ndarray, "units classes"],
+    other_logits: Float[np.ndarray, "units classes"],
 ) -> float:
-    """Return the share of rows that two models answer alike, right or wrong."""
-    return float(np.mean(head.predict(logits) == head.predict(other_logits)))
+    """Return how far two models answer alike, right or wrong: the share of units, in most heads."""
+    return head.agreement(head.predict(logits), head.predict(other_logits))
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,10 @@ class Interval:
 
 
 def difference_interval(
-    student: Float[np.ndarray, " rows"], teacher: Float[np.ndarray, " rows"], seed: int
+    head: Head,
+    student: Float[np.ndarray, "rows parts"],
+    teacher: Float[np.ndarray, "rows parts"],
+    seed: int,
 ) -> Interval:
     """Paired bootstrap of student − teacher in the main metric.
 
@@ -77,29 +82,37 @@ def difference_interval(
     Bootstrap", section 13.3, the percentile interval).
 
     Args:
-        student: each row's part in the student's metric, as `correct` of the head returns it.
+        head: makes the metric of sums of statistics.
+        student: the student's `statistics` of each row.
         teacher: the same of the teacher, for the same rows.
         seed: decides the draws.
     """
-    differences = student - teacher
+
+    def difference(sums: Float[np.ndarray, "*draws both"]) -> Float[np.ndarray, "*draws"]:
+        ours, theirs = np.split(sums, 2, axis=-1)
+        return np.asarray(head.main_score(ours) - head.main_score(theirs))
+
+    both = np.concatenate([student, teacher], axis=1)
+    # Rows of few different kinds, as right and wrong answers make them, are drawn by kind.
+    kinds, counts = np.unique(both, axis=0, return_counts=True)
     draws = np.random.default_rng(seed)
-    # A row's difference takes few values, so a resample is one multinomial draw of their counts.
-    values, counts = np.unique(differences, return_counts=True)
-    rows = len(differences)
-    resampled = draws.multinomial(rows, counts / rows, size=RESAMPLES) @ values / rows
+    differences = [
+        difference(draws.multinomial(len(both), counts / len(both), size=_DRAWS_AT_ONCE) @ kinds)
+        for _ in range(RESAMPLES // _DRAWS_AT_ONCE)
+    ]
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    return Interval(float(differences.mean()), float(low), float(high))
+    low, high = np.quantile(np.concatenate(differences), [tail, 1 - tail])
+    return Interval(float(difference(both.sum(axis=0))), float(low), float(high))
 
 
 def per_class(
-    head: SequenceClassification,
-    predictions: Int[np.ndarray, " rows"],
-    labels: Int[np.ndarray, " rows"],
+    head: Head, predictions: Shaped[np.ndarray, "units ..."], labels: Labels
 ) -> list[dict[str, Any]]:
-    """Return precision, recall, F1 and number of rows of each class."""
+    """Return precision, recall, F1 and number of units of each class; nothing for scores."""
+    if not np.issubdtype(predictions.dtype, np.integer):
+        return []
     columns = precision_recall_fscore_support(
-        labels, predictions, labels=range(len(head.labels)), zero_division=0
+        labels.values, predictions, labels=range(len(head.labels)), average=None, zero_division=0
     )
     return [
         {"label": name, "precision": float(p), "recall": float(r), "f1": float(f), "rows": int(n)}
@@ -107,11 +120,22 @@ def per_class(
     ]
 
 
+def confusion(
+    head: Head, predictions: Shaped[np.ndarray, "units ..."], labels: Labels
+) -> list[list[int]]:
+    """Return labels by predictions; nothing where a unit has not one class."""
+    if predictions.ndim > 1 or not np.issubdtype(predictions.dtype, np.integer):
+        return []
+    classes = range(len(head.labels))
+    table: list[list[int]] = confusion_matrix(labels.values, predictions, labels=classes).tolist()
+    return table
+
+
 def evaluate(
-    head: SequenceClassification,
-    teacher_logits: Float[np.ndarray, "rows classes"],
-    student_logits: Float[np.ndarray, "rows classes"],
-    labels: Int[np.ndarray, " rows"],
+    head: Head,
+    teacher_logits: Float[np.ndarray, "units classes"],
+    student_logits: Float[np.ndarray, "units classes"],
+    labels: Labels,
     seed: int,
 ) -> dict[str, Any]:
     """Hold the student against its teacher on rows that neither was trained on.
@@ -125,12 +149,13 @@ def evaluate(
     student = score(head, student_logits, labels)
     predictions = head.predict(student_logits)
     interval = difference_interval(
-        head.correct(predictions, labels),
-        head.correct(head.predict(teacher_logits), labels),
+        head,
+        head.statistics(predictions, labels),
+        head.statistics(head.predict(teacher_logits), labels),
         seed,
     )
     return {
-        "rows": len(labels),
+        "rows": int(labels.rows[-1]) + 1,
         "main_metric": head.main_metric,
         "teacher": teacher,
         "student": student,
@@ -138,10 +163,10 @@ def evaluate(
         "agreement": agreement(head, student_logits, teacher_logits),
         "difference": vars(interval),
         "per_class": per_class(head, predictions, labels),
-        "confusion": confusion_matrix(labels, predictions, labels=range(len(head.labels))).tolist(),
+        "confusion": confusion(head, predictions, labels),
     }
 
 
-def row_labels(rows: Dataset) -> Int[np.ndarray, " rows"]:
-    """Return the class numbers of all rows."""
-    return np.asarray(rows["label"][:], dtype=np.int64)
+def read_labels(head: Head, rows: Dataset) -> Labels:
+    """Return the labels of all units of tokenized rows."""
+    return head.read_units(rows["label"][:])

@@ -5,34 +5,12 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, log_softmax, softmax
+from torch.nn.functional import cosine_similarity
 
 from distill_core.config import LossWeights
-from distill_core.heads import SequenceClassification
-
-
-def soft_target_loss(
-    student_logits: Float[Tensor, "batch classes"],
-    teacher_logits: Float[Tensor, "batch classes"],
-    temperature: float,
-) -> Float[Tensor, ""]:
-    """Cross entropy between the softened outputs of teacher and student, mean over the batch.
-
-    With p = softmax(t / θ) and q = softmax(s / θ):
-
-        L = θ² · (1 / B) · Σ_b −Σ_i p_bi · log q_bi
-
-    Sanh et al. 2019, section 2, "Training loss". The gradients of the inner sum shrink with
-    1 / θ²; the factor θ² keeps the weight of this loss the same at every temperature (Hinton et
-    al. 2015, arXiv:1503.02531, section 2). At its minimum it is not 0 but θ² times the mean
-    entropy of p.
-    """
-    teacher_probabilities = softmax(teacher_logits / temperature, dim=-1)
-    student_log_probabilities = log_softmax(student_logits / temperature, dim=-1)
-    cross_entropy = -(teacher_probabilities * student_log_probabilities).sum(dim=-1)
-    return temperature**2 * cross_entropy.mean()
+from distill_core.heads import Head
 
 
 def cosine_loss(
@@ -69,7 +47,7 @@ class Losses:
 class Output:
     """What a model says of one batch."""
 
-    logits: Float[Tensor, "batch classes"]
+    logits: Float[Tensor, "batch ..."]
     hidden: Float[Tensor, "batch tokens width"]
     """The last layer's hidden states."""
 
@@ -77,9 +55,9 @@ class Output:
 def combine(
     student: Output,
     teacher: Output,
-    labels: Int[Tensor, " batch"],
+    labels: Shaped[Tensor, "batch ..."],
     attention_mask: Int[Tensor, "batch tokens"],
-    head: SequenceClassification,
+    head: Head,
     weights: LossWeights,
 ) -> Losses:
     """Return the three losses and L = α · L_distillation + β · L_task + γ · L_cosine.
@@ -87,16 +65,15 @@ def combine(
     α, β and γ are the weights of the pipeline file (Sanh et al. 2019, section 2: "a linear
     combination"; 5, 2 and 1 in their published training script).
     """
-    distillation = soft_target_loss(student.logits, teacher.logits, weights.temperature)
+    answers = [head.positions(output.logits, attention_mask) for output in (student, teacher)]
+    distillation = head.soft_loss(answers[0], answers[1], weights.temperature)
     task = head.task_loss(student.logits, labels)
     cosine = cosine_loss(student.hidden, teacher.hidden, attention_mask)
     total = weights.distillation * distillation + weights.task * task + weights.cosine * cosine
     return Losses(distillation, task, cosine, total)
 
 
-def task_only(
-    student: Output, labels: Int[Tensor, " batch"], head: SequenceClassification
-) -> Losses:
+def task_only(student: Output, labels: Shaped[Tensor, "batch ..."], head: Head) -> Losses:
     """Return the task's own loss, where there is no teacher; the other two are 0."""
     task = head.task_loss(student.logits, labels)
     return Losses(torch.zeros_like(task), task, torch.zeros_like(task), task)

@@ -1,21 +1,21 @@
 """Turn an fp32 ONNX file into the 8-bit file of a target, through optimum's quantizer."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import onnx
 from datasets import Dataset
-from numpy.typing import NDArray
+from jaxtyping import Float
 from onnxruntime.quantization import QuantFormat, QuantizationMode, QuantType
 from optimum.onnxruntime import ORTQuantizer
 from optimum.onnxruntime.configuration import QuantizationConfig
 
-from distill_core.evaluation import agreement, score
+from distill_core.evaluation import agreement, file_logits, read_labels, score
 from distill_core.files import file_digest
-from distill_core.heads import SequenceClassification
-from distill_core.runtime import open_session, run_rows
+from distill_core.heads import Head
+from distill_core.runtime import open_session
 from distill_core.targets import Scheme
 
 QUANTIZED_FILE = "model_quantized.onnx"
@@ -66,9 +66,10 @@ def activation_products(model: Path) -> list[str]:
 def score_file(
     file: Path,
     scheme: Scheme,
-    head: SequenceClassification,
+    head: Head,
     rows: Dataset,
-    logits: Mapping[str, NDArray[Any]],
+    teacher_logits: Float[np.ndarray, "units classes"],
+    student_logits: Float[np.ndarray, "units classes"],
 ) -> dict[str, Any]:
     """Hold a quantized file against teacher and student, one row at a time as a phone runs it.
 
@@ -77,24 +78,25 @@ def score_file(
         scheme: how it was made.
         head: knows the metrics.
         rows: tokenized rows that were never trained on.
-        logits: of `teacher` and `student`, and `labels`, of the same rows.
+        teacher_logits: of the same rows.
+        student_logits: of the student in PyTorch.
 
     Returns:
         scheme, bytes, sha256, metrics, retention and agreement (with the teacher), drop of the
-        main metric from the student, and the share of rows that quantization answers otherwise.
+        main metric from the student, and the share of units that quantization answers otherwise.
     """
-    answers = run_rows(open_session(file), rows)
-    metrics = score(head, answers, logits["labels"])
+    answers, labels = file_logits(open_session(file), head, rows), read_labels(head, rows)
+    metrics = score(head, answers, labels)
     name = head.main_metric
-    student = score(head, logits["student"], logits["labels"])[name]
-    teacher = score(head, logits["teacher"], logits["labels"])[name]
+    student = score(head, student_logits, labels)[name]
+    teacher = score(head, teacher_logits, labels)[name]
     return {
         "scheme": scheme.name,
         "bytes": file.stat().st_size,
         "sha256": file_digest(file),
         "metrics": metrics,
         "retention": metrics[name] / max(teacher, 1e-12),
-        "agreement": agreement(head, answers, logits["teacher"]),
+        "agreement": agreement(head, answers, teacher_logits),
         "drop": student - metrics[name],
-        "flips": 1 - agreement(head, answers, logits["student"]),
+        "flips": 1 - agreement(head, answers, student_logits),
     }

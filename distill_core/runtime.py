@@ -1,6 +1,6 @@
 """Run an ONNX file with onnxruntime. Needs numpy and onnxruntime alone, as a consumer would."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,11 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
 
 def run_row(
     session: onnxruntime.InferenceSession, row: Mapping[str, Any]
-) -> Float[np.ndarray, " outputs"]:
-    """Return the first output of one row.
+) -> Float[np.ndarray, "..."]:
+    """Return the first output of one row, run alone as a phone would.
+
+    Dynamic quantization takes its scales from the whole batch, so answers in batches would be
+    other answers than the user's.
 
     Args:
         session: a loaded file.
@@ -47,14 +50,3 @@ def run_row(
         entry.name: np.asarray([row[entry.name]], dtype=np.int64) for entry in session.get_inputs()
     }
     return np.asarray(session.run(None, feeds)[0])[0]  # type: ignore[no-any-return]  # an array
-
-
-def run_rows(
-    session: onnxruntime.InferenceSession, rows: Iterable[Mapping[str, Any]]
-) -> Float[np.ndarray, "rows outputs"]:
-    """Return the first output of every row, run one at a time as a phone would.
-
-    Dynamic quantization takes its scales from the whole batch, so answers in batches would be
-    other answers than the user's.
-    """
-    return np.stack([run_row(session, row) for row in rows])

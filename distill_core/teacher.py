@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from distill_core.errors import TeacherError
 from distill_core.families import Stack, read_stack
 from distill_core.files import files_digest
-from distill_core.heads import SequenceClassification, find_head
+from distill_core.heads import Head, find_head
 
 if TYPE_CHECKING:  # transformers takes seconds to import, and describing a folder does without it
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -55,7 +55,7 @@ class ModelDescription:
     """SHA-256 over names and contents of all files that are read."""
     model_type: str
     architecture: str
-    head: SequenceClassification
+    head: Head
     layer_prefix: str | None
     """What precedes the layer's number in the names of its tensors; None where layers share them."""
     stack: Stack
@@ -112,7 +112,10 @@ def describe(folder: Path, task: str = "auto") -> ModelDescription:
         stack=stack,
         parameters=sum(shapes.values()),
         layer_parameters=sum(
-            size for name, size in shapes.items() if prefix and name.startswith(f"{prefix}0.")
+            # Not the first: ModernBERT's has no norm in front, and its students keep it.
+            size
+            for name, size in shapes.items()
+            if prefix and name.startswith(f"{prefix}1.")
         ),
     )
 

@@ -16,11 +16,11 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup, set_seed
 
-from distill_core.batches import Batch, collate, training_batches
+from distill_core.batches import Batch, collate, model_inputs, training_batches
 from distill_core.config import LossWeights, TrainingSettings
 from distill_core.errors import TrainingError
-from distill_core.evaluation import model_logits, row_labels, score
-from distill_core.heads import SequenceClassification
+from distill_core.evaluation import model_logits, read_labels, score
+from distill_core.heads import Head
 from distill_core.losses import Losses, Output, combine, task_only
 from distill_core.optimization import (
     MAX_GRADIENT_NORM,
@@ -69,7 +69,7 @@ class Job:
 
     train: Dataset
     validation: Dataset
-    head: SequenceClassification
+    head: Head
     weights: LossWeights
     settings: TrainingSettings
 
@@ -190,12 +190,12 @@ def _epochs(loader: Iterable[Batch], job: Job) -> Iterator[tuple[int, Iterator[B
 
 
 def _validate(model: PreTrainedModel, job: Job, epoch: int, trained: Trained) -> EpochRecord:
-    logits = model_logits(model, job.validation)
+    logits = model_logits(model, job.head, job.validation)
     if not np.isfinite(logits).all():
         raise TrainingError(
             f"epoch {epoch}: the student's answers are no longer numbers; {_ADVICE}"
         )
-    metrics = score(job.head, logits, row_labels(job.validation))
+    metrics = score(job.head, logits, read_labels(job.head, job.validation))
     name = job.head.main_metric
     # Of equals the later one: it has seen more, at a lower learning rate.
     best = all(metrics[name] >= earlier.metrics[name] for earlier in trained.epochs)
@@ -288,8 +288,7 @@ class Learner:
 
 
 def _output(model: PreTrainedModel, batch: Batch) -> Output:
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    answer = model(**inputs, output_hidden_states=True)
+    answer = model(**model_inputs(model, batch), output_hidden_states=True)
     return Output(answer.logits.float(), answer.hidden_states[-1].float())
 
 

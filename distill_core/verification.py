@@ -44,11 +44,14 @@ class Golden(_Part):
     """A text and what the bundle must make of it."""
 
     text: str
+    pair: str | None = None
+    """The second text, where two are judged together."""
     inputs: dict[str, tuple[int, ...]]
     """Token ids and masks, by input name."""
     logits: tuple[float, ...]
+    """Row by row, where the model answers each token."""
     label: str
-    """The class that the logits choose."""
+    """What the logits say: the class, the classes, the score, or the tag of each token."""
 
 
 class Manifest(_Part):
@@ -168,7 +171,7 @@ def _check_tokenizer(bundle: Path, manifest: Manifest) -> list[str]:
     return [
         f"golden example {number}: the tokenizer makes other token ids of {golden.text[:40]!r}"
         for number, golden in enumerate(manifest.golden)
-        if tuple(tokenizer.encode(golden.text).ids) != golden.inputs["input_ids"]
+        if tuple(tokenizer.encode(golden.text, golden.pair).ids) != golden.inputs["input_ids"]
     ]
 
 
@@ -190,7 +193,7 @@ def _replay(bundle: Path, manifest: Manifest) -> tuple[list[str], list[float]]:
 
 
 def _difference(session: onnxruntime.InferenceSession, golden: Golden) -> float:
-    logits = run_row(session, golden.inputs)
+    logits = run_row(session, golden.inputs).ravel()
     return float(np.abs(logits - np.asarray(golden.logits)).max())
 
 

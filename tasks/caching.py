@@ -34,7 +34,7 @@ class Code:
 
     def digest(self) -> str:
         """Return one digest over the modules' source and the libraries' versions."""
-        sources = {name: file_digest(_source_file(name)) for name in self.modules}
+        sources = {name: [file_digest(file) for file in _sources(name)] for name in self.modules}
         return value_digest([sources, {name: version(name) for name in self.libraries}])
 
 
@@ -43,19 +43,28 @@ _ONNX = ("onnx", "onnxruntime", "optimum-onnx")
 
 STAGES = {
     "embedded": Code(
-        ("embedded", "training", "losses", "optimization", "precision", "batches", "heads"),
+        (
+            "embedded",
+            "training",
+            "losses",
+            "soft_targets",
+            "optimization",
+            "precision",
+            "batches",
+            "heads",
+        ),
         (*_TORCH, "accelerate", "numpy", "scikit-learn"),
     ),
     "teacher": Code(("teacher", "families")),
     "data": Code(("dataset", "batches", "heads"), ("datasets", "tokenizers", "scikit-learn")),
     "start": Code(("student", "layers", "teacher", "families"), _TORCH),
     "student": Code(
-        ("training", "losses", "optimization", "precision", "batches", "heads"),
+        ("training", "losses", "soft_targets", "optimization", "precision", "batches", "heads"),
         (*_TORCH, "accelerate"),
     ),
     "evaluation": Code(("evaluation", "heads"), (*_TORCH, "scikit-learn")),
     "onnx": Code(("export", "runtime"), (*_TORCH, *_ONNX)),
-    "artifact": Code(("quantization", "runtime", "heads"), _ONNX),
+    "artifact": Code(("quantization", "evaluation", "runtime", "heads"), _ONNX),
     "benchmark": Code(("benchmark", "benchmark_worker", "runtime"), ("torch", "onnxruntime")),
     "bundle": Code(("bundle", "verification", "runtime", "targets"), ("tokenizers", "onnxruntime")),
     "mlflow": Code(()),
@@ -135,9 +144,11 @@ def as_state(stage: Stage) -> State[Stage]:
     return Completed(message=f"{stage.folder.name} in {stage.seconds} s", data=stage)
 
 
-def _source_file(module: str) -> Path:
+def _sources(module: str) -> list[Path]:
+    """Return the source of a module, or of all that are in a package."""
     name = module if "." in module else f"distill_core.{module}"
     spec = find_spec(name)  # finds without importing torch
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(name)
-    return Path(spec.origin)
+    origin = Path(spec.origin)
+    return sorted(origin.parent.glob("*.py")) if origin.name == "__init__.py" else [origin]

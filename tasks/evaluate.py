@@ -26,12 +26,12 @@ def evaluate(job: Job, teacher: Stage, student: Stage, data: Stage) -> State[Sta
         from distill_core.batches import open_tokenized
 
         rows = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
-        teacher_logits = evaluation.model_logits(load_model(teacher.folder), rows)
-        student_logits = evaluation.model_logits(load_model(student.folder / MODEL), rows)
-        labels = evaluation.row_labels(rows)
-        np.savez(folder / LOGITS, teacher=teacher_logits, student=student_logits, labels=labels)
-        seed = job.pipeline.training.seed
         head = head_of(teacher)
+        teacher_logits = evaluation.model_logits(load_model(teacher.folder), head, rows)
+        student_logits = evaluation.model_logits(load_model(student.folder / MODEL), head, rows)
+        np.savez(folder / LOGITS, teacher=teacher_logits, student=student_logits)
+        labels = evaluation.read_labels(head, rows)
+        seed = job.pipeline.training.seed
         return evaluation.evaluate(head, teacher_logits, student_logits, labels, seed)
 
     stage = run_stage(job.output, "evaluation", inputs, build)

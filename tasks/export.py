@@ -54,7 +54,8 @@ def quantize(
         file = quantize(exported.folder / ONNX, scheme, folder)
         rows = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
         logits = np.load(evaluation.folder / LOGITS)
-        return score_file(file, scheme, head_of(teacher), rows, logits)
+        head = head_of(teacher)
+        return score_file(file, scheme, head, rows, logits["teacher"], logits["student"])
 
     stage = run_stage(job.output, "artifact", inputs, build)
     publish_facts(job.pipeline.name, stage, target)

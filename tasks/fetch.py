@@ -104,8 +104,9 @@ def prepare_data(job: Job, teacher: Stage) -> State[Stage]:
         from distill_core.batches import tokenize
         from distill_core.dataset import read_dataset
 
-        splits = read_dataset(source, head_of(teacher), job.pipeline.training.seed)
-        tokenize(splits, load_tokenizer(teacher.folder), source.max_length, folder / ROWS)
+        head, tokenizer = head_of(teacher), load_tokenizer(teacher.folder)
+        splits = read_dataset(source, head, job.pipeline.training.seed)
+        tokenize(splits, head, tokenizer, source.max_length, folder / ROWS)
         return {
             "fingerprint": inputs["fingerprint"],
             "rows": {name: len(rows) for name, rows in splits.named().items()},

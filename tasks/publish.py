@@ -67,12 +67,17 @@ def bundle(job: Job, target: str, artifact: Stage, stages: Stages) -> State[Stag
     return as_state(stage)
 
 
-def _golden_texts(data: Stage) -> list[str]:
+def _golden_texts(data: Stage) -> list[tuple[str, ...]]:
     from distill_core.batches import open_tokenized
     from distill_core.benchmark import pick_rows
 
     rows = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
-    return list(rows.select(pick_rows(rows["length"][:], GOLDEN_ROWS))["text"])
+    picked = rows.select(pick_rows(rows["length"][:], GOLDEN_ROWS))
+    if "tokens" in rows.column_names:
+        return [(" ".join(words),) for words in picked["tokens"]]
+    return list(
+        zip(*(picked[key] for key in ("text", "pair") if key in rows.column_names), strict=True)
+    )
 
 
 @task(name="report", task_run_name="report", cache_policy=NO_CACHE)

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from distill_core.heads import HEADS, SequenceClassification
+from distill_core.heads import HEADS, Head
 from tasks.caching import Stage
 
 MODEL = "model"
@@ -24,6 +24,6 @@ def read_steps(student: Stage) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def head_of(teacher: Stage) -> SequenceClassification:
+def head_of(teacher: Stage) -> Head:
     """Return the head of a fetched teacher."""
     return HEADS[teacher.facts["task"]](tuple(teacher.facts["labels"]))

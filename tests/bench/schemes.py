@@ -10,7 +10,7 @@ from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
 
 from distill_core.batches import open_tokenized
 from distill_core.benchmark import Subject, as_facts, pick_rows, time_models
-from distill_core.heads import SequenceClassification
+from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import QUANTIZED_FILE, quantize, score_file
 from distill_core.targets import INT8, INT8_REDUCED, Scheme
 
@@ -40,7 +40,8 @@ def measure_scheme(name: str, main_job: Callable[[int], Any]) -> Mapping[str, An
         file = _quantize(name, onnx / "model.onnx", Path(folder))
         head = SequenceClassification(("negative", "positive"))
         scheme = OURS.get(name, Scheme(name, False, False, False))
-        facts = score_file(file, scheme, head, rows, np.load(evaluation / "logits.npz"))
+        logits = np.load(evaluation / "logits.npz")
+        facts = score_file(file, scheme, head, rows, logits["teacher"], logits["student"])
         subjects = [Subject("int8", "onnx", file), Subject("fp32", "onnx", onnx / "model.onnx")]
         timings = time_models(subjects, rows.select(pick_rows(rows["length"][:])).to_list())
     return {**facts, "timings": as_facts(timings)}

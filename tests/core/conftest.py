@@ -11,7 +11,7 @@ from distill_core.bundle import Artifact, Origin, assemble
 from distill_core.config import DataSource, LossWeights, TrainingSettings
 from distill_core.dataset import Splits, read_dataset
 from distill_core.export import export_onnx, signature
-from distill_core.heads import SequenceClassification
+from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import quantize
 from distill_core.student import save_model
 from distill_core.targets import INT8_REDUCED, OPSET, TARGETS
@@ -30,10 +30,15 @@ def splits(sentiment: Path, head: SequenceClassification) -> Splits:
 
 
 @pytest.fixture(scope="session")
-def rows(splits: Splits, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> DatasetDict:
+def rows(
+    splits: Splits,
+    head: SequenceClassification,
+    tiny_bert: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> DatasetDict:
     """The sentiment sentences as tiny_bert's tokens, mapped into memory."""
     folder = tmp_path_factory.mktemp("rows") / "tokenized"
-    tokenize(splits, load_tokenizer(tiny_bert), max_length=32, folder=folder)
+    tokenize(splits, head, load_tokenizer(tiny_bert), max_length=32, folder=folder)
     return open_tokenized(folder)
 
 
@@ -87,5 +92,5 @@ def bundle(
     )
     artifact = Artifact(TARGETS["linux-x86-64"], file, {"accuracy": 1.0}, 1.0, 1.0)
     (folder / "bundle").mkdir()
-    assemble(artifact, origin, ["The film was good", "a dull plot"], folder / "bundle")
+    assemble(artifact, origin, [("The film was good",), ("a dull plot",)], folder / "bundle")
     return folder / "bundle"

@@ -51,7 +51,6 @@ SMALL = {
         "MobileBert",
         {"embedding_size": 16, "intra_bottleneck_size": 16, "num_feedforward_networks": 2},
     ),
-    "longformer": Small("Longformer", {**_ROBERTA, "attention_window": [4, 8, 16, 32]}),
     "big_bird": Small("BigBird", {"block_size": 4, "num_random_blocks": 1}),
     "modernbert": Small("ModernBert", {"local_attention": 8}, layers=8),
     # Found by their structure.
@@ -75,7 +74,12 @@ def save_small(
         labels: of the config, if not two classes.
     """
     small = SMALL[family]
-    shape = {**SHAPE, "vocab_size": len(tokenizer), "max_position_embeddings": 64, "pad_token_id": 0}
+    shape = {
+        **SHAPE,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+    }
     shape["num_hidden_layers"] = small.layers
     config = getattr(transformers, f"{small.prefix}Config")(**(shape | small.options | labels))
     with torch.random.fork_rng():

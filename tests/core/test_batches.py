@@ -21,6 +21,7 @@ from distill_core.batches import (
     training_batches,
 )
 from distill_core.dataset import Splits
+from distill_core.heads import Head
 from distill_core.teacher import load_tokenizer
 
 
@@ -32,10 +33,10 @@ def padding_share(lengths: list[int], batches: Iterable[list[int]]) -> float:
 
 @pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])
 def test_tokenized_rows_are_what_the_tokenizer_says_of_each_text(
-    family: str, splits: Splits, tmp_path: Path, request: pytest.FixtureRequest
+    family: str, splits: Splits, head: Head, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     tokenizer = load_tokenizer(request.getfixturevalue(family))
-    tokenize(splits, tokenizer, max_length=6, folder=tmp_path / "rows")
+    tokenize(splits, head, tokenizer, max_length=6, folder=tmp_path / "rows")
     tokenized = open_tokenized(tmp_path / "rows")
     assert set(tokenized) == {"train", "validation"}
     for row, original in zip(tokenized["train"], splits.train, strict=True):
@@ -45,9 +46,9 @@ def test_tokenized_rows_are_what_the_tokenizer_says_of_each_text(
 
 
 def test_tokenizing_leaves_nothing_beside_its_folder(
-    splits: Splits, tiny_bert: Path, tmp_path: Path
+    splits: Splits, head: Head, tiny_bert: Path, tmp_path: Path
 ) -> None:
-    tokenize(splits, load_tokenizer(tiny_bert), max_length=32, folder=tmp_path / "rows")
+    tokenize(splits, head, load_tokenizer(tiny_bert), max_length=32, folder=tmp_path / "rows")
     assert [path.name for path in tmp_path.iterdir()] == ["rows"]
 
 

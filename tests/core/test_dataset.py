@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from distill_core.config import Columns, DataSource
 from distill_core.dataset import Splits, data_fingerprint, read_dataset
 from distill_core.errors import DataError, SourceUnreachable
-from distill_core.heads import SequenceClassification
+from distill_core.heads.sequence_classification import SequenceClassification
 
 HEAD = SequenceClassification(("negative", "positive"))
 ODD = ["", "NA", "null", "nan", 'said "so", twice', "two\nlines", "é 日本 🎬", "  spaces  ", "0"]

@@ -153,7 +153,11 @@ def test_real_text_makes_a_teacher_that_opens_as_any_other(tmp_path):
     facts = make_teacher(tmp_path / "data", tmp_path / "teacher", 0, heard.append, max_steps=8)
     description = describe(tmp_path / "teacher")
     assert description.head.labels == labels
-    assert (description.layers, description.hidden_size, description.max_length) == (6, 128, 48)
+    assert (description.layers, description.stack.hidden_size, description.max_length) == (
+        6,
+        128,
+        48,
+    )
     assert len(heard) == 9  # eight steps and a validation
     assert facts["chance"] == pytest.approx(0.1)
     assert 0 <= facts["accuracy"] <= 1

@@ -14,8 +14,8 @@ from distill_core.targets import OPSET
 from distill_core.teacher import load_model
 
 
-def test_exported_file_answers_as_its_model(exported, fitted_teacher, rows):
-    assert parity(fitted_teacher, exported, rows["validation"]) < 1e-4
+def test_exported_file_answers_as_its_model(exported, fitted_teacher, head, rows):
+    assert parity(fitted_teacher, head, exported, rows["validation"]) < 1e-4
 
 
 def test_exported_file_is_of_the_asked_opset_and_one_file(exported):

@@ -14,8 +14,9 @@ from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
 from distill_core.config import LossWeights
-from distill_core.heads import SequenceClassification
-from distill_core.losses import Losses, Output, combine, cosine_loss, soft_target_loss, task_only
+from distill_core.heads.sequence_classification import SequenceClassification
+from distill_core.losses import Losses, Output, combine, cosine_loss, task_only
+from distill_core.soft_targets import soft_target_loss
 
 HEAD = SequenceClassification(("negative", "neutral", "positive"))
 seeds = st.integers(0, 2**32 - 1)

@@ -142,7 +142,9 @@ def test_an_unknown_key_names_the_nearest_known_one(
 def test_unknown_keys_are_found_two_sections_deep(tmp_path: Path) -> None:
     text = MINIMAL.replace("owner/data", "owner/data, columns: {txt: a}")
     message = refusal(tmp_path, text)
-    assert "data.columns.txt: unknown key; did you mean 'text'? accepted: text, label" in message
+    assert (
+        "data.columns.txt: unknown key; did you mean 'text'? accepted: text, pair, label" in message
+    )
 
 
 def test_a_key_like_no_other_lists_those_there_are(tmp_path: Path) -> None:
@@ -176,7 +178,7 @@ def test_a_key_like_no_other_lists_those_there_are(tmp_path: Path) -> None:
         ("gate: {max_mb: {web-wasm: -3}}", "gate.max_mb.web-wasm", "greater than or equal to 0"),
         ("schedule: {cron: daily}", "schedule.cron", "'daily' is not a cron expression"),
         ("schedule: {watch: '61 * * * *'}", "schedule.watch", "not a cron expression"),
-        ("task: translation", "task", "'auto' or 'sequence-classification'"),
+        ("task: translation", "task", "'auto', 'sequence-classification'"),
         ("7: seven", "7", "Keys should be strings"),
     ],
 )

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from distill_core.evaluation import model_logits, row_labels, score
+from distill_core.evaluation import model_logits, read_labels, score
 from distill_core.files import file_digest
 from distill_core.quantization import activation_products, quantize, score_file
 from distill_core.targets import INT8, INT8_REDUCED
@@ -69,10 +69,10 @@ def test_same_file_quantizes_to_the_same_bytes(quantized, exported, tmp_path):
 
 def test_scores_are_those_of_the_file_itself(quantized, fitted_teacher, rows, head):
     scheme, file = quantized
-    teacher = model_logits(fitted_teacher, rows["validation"])
-    labels = row_labels(rows["validation"])
-    logits = {"teacher": teacher, "student": -teacher, "labels": labels}  # always of another mind
-    found = score_file(file, scheme, head, rows["validation"], logits)
+    teacher = model_logits(fitted_teacher, head, rows["validation"])
+    labels = read_labels(head, rows["validation"])
+    # A student that is always of another mind.
+    found = score_file(file, scheme, head, rows["validation"], teacher, -teacher)
     assert (found["bytes"], found["sha256"]) == (file.stat().st_size, file_digest(file))
     assert found["agreement"] == pytest.approx(found["flips"]) == pytest.approx(1.0)
     accuracy = score(head, teacher, labels)["accuracy"]

@@ -133,5 +133,5 @@ def test_layers_are_renumbered_from_zero_and_other_numbers_left_alone() -> None:
 
 
 def test_a_family_that_counts_its_layers_elsewhere_is_refused(tiny_bert: Path) -> None:
-    with pytest.raises(TeacherError, match="bert: a student of 2 layers has other tensors"):
+    with pytest.raises(TeacherError, match=r"bert: a student of the layers .* has other tensors"):
         build_student(load_model(tiny_bert), "encoder.", (0, 2))

@@ -14,10 +14,10 @@ from transformers import PreTrainedModel
 
 from distill_core.config import LossWeights, TrainingSettings
 from distill_core.errors import TrainingError
-from distill_core.evaluation import model_logits, row_labels, score
-from distill_core.heads import SequenceClassification
-from distill_core.losses import soft_target_loss
+from distill_core.evaluation import model_logits, read_labels, score
+from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.optimization import automatic_learning_rate
+from distill_core.soft_targets import soft_target_loss
 from distill_core.student import build_student
 from distill_core.teacher import load_model
 from distill_core.training import EpochRecord, Job, StepRecord, Trained, distill
@@ -50,13 +50,15 @@ def run(student: PreTrainedModel, teacher: PreTrainedModel | None, job: Job) -> 
 
 
 def accuracy(model: PreTrainedModel, job: Job) -> float:
-    labels = row_labels(job.validation)
-    return score(job.head, model_logits(model, job.validation), labels)["accuracy"]
+    labels = read_labels(job.head, job.validation)
+    return score(job.head, model_logits(model, job.head, job.validation), labels)["accuracy"]
 
 
 def distance(student: PreTrainedModel, teacher: PreTrainedModel, job: Job) -> Tensor:
     """Return how far the student's validation answers are from the teacher's: KL, in nats."""
-    ours, theirs = (torch.tensor(model_logits(m, job.validation)) for m in (student, teacher))
+    ours, theirs = (
+        torch.tensor(model_logits(m, job.head, job.validation)) for m in (student, teacher)
+    )
     return soft_target_loss(ours, theirs, 1.0) - soft_target_loss(theirs, theirs, 1.0)
 
 

@@ -21,7 +21,7 @@ import yaml
 from distill_core.batches import open_tokenized, tokenize
 from distill_core.config import DataSource, LossWeights, TrainingSettings
 from distill_core.dataset import read_dataset
-from distill_core.heads import SequenceClassification
+from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.student import save_model
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.training import Job, distill
@@ -204,7 +204,7 @@ def tiny_teacher(tiny_bert, sentiment, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-teacher")
     head = SequenceClassification(("negative", "positive"))
     splits = read_dataset(DataSource(source=str(sentiment)), head, seed=0)
-    tokenize(splits, load_tokenizer(tiny_bert), max_length=32, folder=folder / "rows")
+    tokenize(splits, head, load_tokenizer(tiny_bert), max_length=32, folder=folder / "rows")
     rows = open_tokenized(folder / "rows")
     settings = TrainingSettings(epochs=5, batch_size=8, patience=5, precision="fp32")
     job = Job(rows["train"], rows["validation"], head, LossWeights(), settings)

@@ -176,7 +176,10 @@ IN_TEACHER_OR_DATA = [
     Mistake(
         "unsupported family",
         _config(model_type="gpt2"),
-        ("teacher/config.json: model_type 'gpt2' is not supported", "accepted: encoders like bert, roberta"),
+        (
+            "teacher/config.json: model_type 'gpt2' is not supported",
+            "accepted: encoders like bert, roberta",
+        ),
     ),
     Mistake(
         "unsupported head",

@@ -1,0 +1,165 @@
+"""What every head tells the rest of the house."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the units of a data set should be answered; a unit is a row, or a word of one."""
+
+    values: Shaped[np.ndarray, "units ..."]
+    """A class number of each unit; of several labels 0 or 1 each; or a score."""
+    rows: Int[np.ndarray, " units"]
+    """The row that each unit is in, rising from 0."""
+
+
+@dataclass(frozen=True)
+class Head(ABC):
+    """What a model was fine-tuned for: columns, losses, answers and scores.
+
+    The methods that compute losses import torch inside: `check` does without its seconds.
+    """
+
+    labels: tuple[str, ...]
+    """The name of each class, in the order of the logits."""
+
+    name: ClassVar[str]
+    architecture_suffix: ClassVar[str]
+    auto_class: ClassVar[str]
+    onnx_task: ClassVar[str]
+    main_metric: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]]
+    """Keys of data.columns that must be there."""
+    text_columns: ClassVar[tuple[str, ...]]
+    """Those of them that hold text; `pair`, where the head reads one, may be left out."""
+    label_column: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def fits(cls, problem_type: str | None, labels: int) -> bool:
+        """Tell whether a model with this head's architecture is one of them.
+
+        Args:
+            problem_type: of config.json.
+            labels: number of labels.
+        """
+
+    @abstractmethod
+    def read_labels(self, values: Sequence[Any], where: str) -> NDArray[Any] | list[list[int]]:
+        """Check a column of labels, and turn it into numbers.
+
+        Args:
+            values: as they stand in the data set.
+            where: file and column, for the message.
+
+        Raises:
+            DataError: a label that the teacher cannot give.
+        """
+
+    def encode(
+        self, rows: Mapping[str, list[Any]], tokenizer: Any, max_length: int
+    ) -> dict[str, list[Any]]:
+        """Return token ids, masks and `label` of checked rows.
+
+        Args:
+            rows: the head's columns, by key.
+            tokenizer: the teacher's, a PreTrainedTokenizerFast.
+            max_length: longer texts are cut to this many tokens, the special ones included.
+        """
+        texts = [rows[key] for key in ("text", "pair") if key in rows]
+        return {**tokenizer(*texts, truncation=True, max_length=max_length)}
+
+    def positions(
+        self, logits: Float[Any, "batch ..."], attention_mask: Int[Any, "batch tokens"]
+    ) -> Float[Any, "positions classes"]:
+        """Return the logits that are softened and compared with the teacher's, of tensors."""
+        return logits
+
+    def soft_loss(
+        self,
+        student_logits: Float[Any, "positions classes"],
+        teacher_logits: Float[Any, "positions classes"],
+        temperature: float,
+    ) -> Float[Any, ""]:
+        """Return the distance of the student's answers to the teacher's, of tensors."""
+        from distill_core.soft_targets import soft_target_loss
+
+        return soft_target_loss(student_logits, teacher_logits, temperature)
+
+    @abstractmethod
+    def task_loss(
+        self, logits: Float[Any, "batch ..."], labels: Shaped[Any, "batch ..."]
+    ) -> Float[Any, ""]:
+        """Return the task's own loss on the labels, mean over what counts, of tensors."""
+
+    def units(
+        self, output: Float[np.ndarray, "..."], label: Any
+    ) -> Float[np.ndarray, "units classes"]:
+        """Return the logits of a row that are scored.
+
+        Args:
+            output: the model's answer to one row, padding included.
+            label: the row's, as `encode` gave it.
+        """
+        return output[None]
+
+    def read_units(self, labels: Sequence[Any]) -> Labels:
+        """Return the labels of all rows, as `encode` gave them, in the order of `units`."""
+        return Labels(np.asarray(labels), np.arange(len(labels)))
+
+    @abstractmethod
+    def predict(
+        self, logits: Float[np.ndarray, "units classes"]
+    ) -> Shaped[np.ndarray, "units ..."]:
+        """Return the answer of each unit, in the form of the labels."""
+
+    @abstractmethod
+    def metrics(
+        self, predictions: Shaped[np.ndarray, "units ..."], labels: Labels
+    ) -> dict[str, float]:
+        """Return all scores; the main one is among them."""
+
+    @abstractmethod
+    def statistics(
+        self, predictions: Shaped[np.ndarray, "units ..."], labels: Labels
+    ) -> Float[np.ndarray, "rows parts"]:
+        """Return what each row adds to sums that determine the main metric."""
+
+    @abstractmethod
+    def main_score(self, sums: Float[np.ndarray, "*draws parts"]) -> Float[np.ndarray, "*draws"]:
+        """Return the main metric of sums of statistics."""
+
+    def agreement(
+        self,
+        predictions: Shaped[np.ndarray, "units ..."],
+        others: Shaped[np.ndarray, "units ..."],
+    ) -> float:
+        """Return the share of units that two models answer alike, right or wrong."""
+        alike = predictions == others
+        return float(np.mean(alike.reshape(len(alike), -1).all(axis=1)))
+
+    @abstractmethod
+    def answer(self, logits: Float[np.ndarray, "..."]) -> str:
+        """Say what a model's output for one row means."""
+
+
+def sum_by_row(
+    values: Float[np.ndarray, "units parts"], labels: Labels
+) -> Float[np.ndarray, "rows parts"]:
+    """Return the sums of what the units of each row have."""
+    sums = np.zeros((int(labels.rows[-1]) + 1, values.shape[1]))
+    np.add.at(sums, labels.rows, values)
+    return sums
+
+
+def f1(counts: Float[np.ndarray, "*draws parts"]) -> Float[np.ndarray, "*draws"]:
+    """Return F1 = 2·TP / (2·TP + FP + FN) of true positives, false positives, false negatives."""
+    true, false, missed = np.moveaxis(counts, -1, 0)
+    return np.asarray(2 * true / np.maximum(2 * true + false + missed, 1e-12))

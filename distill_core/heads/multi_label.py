@@ -1,0 +1,107 @@
+"""Any number of labels for each text, or for each pair of texts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from distill_core.errors import DataError
+from distill_core.heads.head import Head, Labels, f1, sum_by_row
+from distill_core.heads.sequence_classification import class_number
+
+
+class MultiLabelClassification(Head):
+    """Any number of labels for each text, or for each pair of texts."""
+
+    name = "multi-label-classification"
+    architecture_suffix = "ForSequenceClassification"
+    auto_class = "AutoModelForSequenceClassification"
+    onnx_task = "text-classification"
+    main_metric = "f1_micro"
+    columns = ("text", "label")
+    text_columns = ("text", "pair")
+    label_column = "label"
+
+    @classmethod
+    def fits(cls, problem_type: str | None, labels: int) -> bool:
+        """What the config says; a model cannot be told from one of single labels otherwise."""
+        return problem_type == "multi_label_classification"
+
+    def read_labels(self, values: Sequence[Any], where: str) -> NDArray[np.float32]:
+        """Turn lists of names or numbers of classes into 0 and 1 for each class."""
+        numbers = {name: number for number, name in enumerate(self.labels)}
+        labels = np.zeros((len(values), len(self.labels)), dtype=np.float32)
+        for row, named in enumerate(values):
+            if not isinstance(named, list):
+                raise DataError(
+                    f"{where}: row {row} has {named!r}; accepted: a list of labels, which may be empty"
+                )
+            for value in named:
+                labels[row, class_number(value, numbers, f"{where}: row {row}")] = 1
+        return labels
+
+    def soft_loss(
+        self,
+        student_logits: Float[Any, "positions classes"],
+        teacher_logits: Float[Any, "positions classes"],
+        temperature: float,
+    ) -> Float[Any, ""]:
+        """Binary cross entropy of each label between the softened answers, mean over labels.
+
+        With p = σ(t / θ) and q = σ(s / θ): L = θ² · mean(−p·log q − (1 − p)·log(1 − q)), which is
+        the soft-target loss of the two classes "it has the label" and "it has not", with logits z
+        and 0 (Hinton et al. 2015, arXiv:1503.02531, section 2).
+        """
+        from torch import sigmoid
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        probabilities = sigmoid(teacher_logits / temperature)
+        loss = binary_cross_entropy_with_logits(student_logits / temperature, probabilities)
+        return temperature**2 * loss
+
+    def task_loss(
+        self, logits: Float[Any, "batch classes"], labels: Float[Any, "batch classes"]
+    ) -> Float[Any, ""]:
+        """Binary cross entropy, mean over rows and labels, of tensors."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        return binary_cross_entropy_with_logits(logits, labels)
+
+    def predict(
+        self, logits: Float[np.ndarray, "units classes"]
+    ) -> Int[np.ndarray, "units classes"]:
+        """Return 1 for each label with a probability above one half."""
+        return np.asarray(logits > 0, dtype=np.int64)
+
+    def metrics(
+        self, predictions: Int[np.ndarray, "units classes"], labels: Labels
+    ) -> dict[str, float]:
+        """Return micro- and macro-averaged F1, and the share of rows with all labels right."""
+        from sklearn.metrics import f1_score
+
+        right = (predictions == labels.values).all(axis=1)
+        return {
+            "f1_micro": float(self.main_score(self.statistics(predictions, labels).sum(axis=0))),
+            "f1_macro": float(
+                f1_score(labels.values, predictions, average="macro", zero_division=0)
+            ),
+            "exact_match": float(right.mean()),
+        }
+
+    def statistics(
+        self, predictions: Int[np.ndarray, "units classes"], labels: Labels
+    ) -> Float[np.ndarray, "rows parts"]:
+        """Return true positives, false positives and false negatives."""
+        said, true = predictions == 1, labels.values == 1
+        counts = [(said & true).sum(1), (said & ~true).sum(1), (~said & true).sum(1)]
+        return sum_by_row(np.stack(counts, axis=1).astype(float), labels)
+
+    def main_score(self, sums: Float[np.ndarray, "*draws parts"]) -> Float[np.ndarray, "*draws"]:
+        """F1 over all rows and labels."""
+        return f1(sums)
+
+    def answer(self, logits: Float[np.ndarray, " classes"]) -> str:
+        """Return the names of the labels with a probability above one half."""
+        return ", ".join(name for name, logit in zip(self.labels, logits, strict=True) if logit > 0)

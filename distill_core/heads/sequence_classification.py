@@ -1,0 +1,98 @@
+"""One label for each text, or for each pair of texts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from distill_core.errors import DataError
+from distill_core.heads.head import Head, Labels, sum_by_row
+
+
+class SequenceClassification(Head):
+    """One label for each text, or for each pair of texts."""
+
+    name = "sequence-classification"
+    architecture_suffix = "ForSequenceClassification"
+    auto_class = "AutoModelForSequenceClassification"
+    onnx_task = "text-classification"
+    main_metric = "accuracy"
+    columns = ("text", "label")
+    text_columns = ("text", "pair")
+    label_column = "label"
+
+    @classmethod
+    def fits(cls, problem_type: str | None, labels: int) -> bool:
+        """Several labels, of which one is right."""
+        return problem_type in (None, "single_label_classification") and labels > 1
+
+    def read_labels(self, values: Sequence[Any], where: str) -> NDArray[np.int64]:
+        """Turn whole numbers from 0, or names of classes, into class numbers."""
+        numbers = {name: number for number, name in enumerate(self.labels)}
+        labels = np.empty(len(values), dtype=np.int64)
+        for row, value in enumerate(values):
+            labels[row] = class_number(value, numbers, f"{where}: row {row}")
+        if len(np.unique(labels)) < 2:
+            raise DataError(f"{where}: all rows have one label, so there is nothing to tell apart")
+        return labels
+
+    def task_loss(
+        self, logits: Float[Any, "batch classes"], labels: Int[Any, " batch"]
+    ) -> Float[Any, ""]:
+        """Cross entropy with the labels, mean over the batch: L = −log softmax(z)[y], of tensors."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits, labels)
+
+    def predict(self, logits: Float[np.ndarray, "units classes"]) -> Int[np.ndarray, " units"]:
+        """Return the class with the largest logit of each row."""
+        return np.asarray(logits.argmax(axis=-1))
+
+    def metrics(self, predictions: Int[np.ndarray, " units"], labels: Labels) -> dict[str, float]:
+        """Return accuracy and macro-averaged F1."""
+        from sklearn.metrics import accuracy_score, f1_score
+
+        return {
+            "accuracy": float(accuracy_score(labels.values, predictions)),
+            "f1_macro": float(
+                f1_score(labels.values, predictions, average="macro", zero_division=0)
+            ),
+        }
+
+    def statistics(
+        self, predictions: Int[np.ndarray, " units"], labels: Labels
+    ) -> Float[np.ndarray, "rows parts"]:
+        """Return right answers and answers."""
+        right = predictions == labels.values
+        return sum_by_row(np.stack([right, np.ones(len(right))], axis=1).astype(float), labels)
+
+    def main_score(self, sums: Float[np.ndarray, "*draws parts"]) -> Float[np.ndarray, "*draws"]:
+        """Accuracy: right answers / answers."""
+        return np.asarray(sums[..., 0] / sums[..., 1])
+
+    def answer(self, logits: Float[np.ndarray, " classes"]) -> str:
+        """Return the name of the class that one row's logits choose."""
+        return self.labels[int(logits.argmax())]
+
+
+def class_number(value: Any, numbers: dict[str, int], where: str) -> int:
+    """Return the number of a class, given as number or name.
+
+    Args:
+        value: as it stands in the data set.
+        numbers: of the classes, by name.
+        where: file, column and row, for the message.
+
+    Raises:
+        DataError: there is no such class.
+    """
+    number: Any = numbers.get(value) if isinstance(value, str) else value
+    whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+    if not whole or not 0 <= number < len(numbers):
+        raise DataError(
+            f"{where} has the label {value!r}; accepted: 0 to {len(numbers) - 1}, or one of "
+            f"{', '.join(list(numbers)[:8])}{' …' if len(numbers) > 8 else ''}"
+        )
+    return int(number)
