@@ -21,7 +21,7 @@ from distill_core.runtime import MODEL_INPUTS
 
 Batch = Mapping[str, Tensor]
 """`input_ids`, `attention_mask` and what else the model reads, Int "batch tokens"; `labels`,
-by row, or by token with -100 where none counts."""
+by row, or by token with -100 where none counts; `rows`, the number of each row."""
 
 _TEXTS_A_CALL = 1_000
 
@@ -74,6 +74,8 @@ def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, T
         for name in names
     }
     batch["labels"] = _collate_labels([row["label"] for row in rows])
+    if "row" in rows[0]:
+        batch["rows"] = torch.tensor([row["row"] for row in rows])
     return batch
 
 
@@ -88,6 +90,20 @@ def _collate_labels(labels: Sequence[Any]) -> Tensor:
         return torch.tensor(labels)
     padded = [torch.tensor(label) for label in labels]
     return pad_sequence(padded, batch_first=True, padding_value=NOT_COUNTED)
+
+
+class _Numbered(torch.utils.data.Dataset[Mapping[str, Any]]):
+    """Rows that know their number, by which the teacher's word on them is kept."""
+
+    def __init__(self, rows: Dataset) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitems__(self, numbers: list[int]) -> list[dict[str, Any]]:
+        rows = self._rows.__getitems__(numbers)
+        return [{**row, "row": number} for number, row in zip(numbers, rows, strict=True)]
 
 
 class LengthBuckets(Sampler[list[int]]):
@@ -128,7 +144,7 @@ def training_batches(
 ) -> DataLoader[Batch]:
     """Return all rows in length buckets; `batch_sampler.set_epoch` chooses the order."""
     return DataLoader(
-        rows,
+        _Numbered(rows),
         batch_sampler=LengthBuckets(rows["length"][:], batch_size, seed),
         collate_fn=lambda rows: collate(rows, pad_token_id),
     )

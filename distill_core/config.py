@@ -123,6 +123,8 @@ class TrainingSettings(_Section):
     """Decides the order of rows and the validation split."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto times both on this machine and takes bf16 only where it is clearly faster."""
+    keep_outputs_gb: NonNegativeFloat = 8.0
+    """Most disk (10^9 bytes) for the teacher's outputs, so that it runs in the first epoch alone."""
     patience: PositiveInt = 2
     """Stop after this many epochs without a better validation score."""
 

@@ -4,9 +4,12 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -30,6 +33,7 @@ from distill_core.optimization import (
     word_embeddings,
 )
 from distill_core.precision import Precision, PrecisionChoice, autocast, choose_precision
+from distill_core.teacher_outputs import Ask, TeacherOutputs, fits
 
 WARM_UP_SHARE = 0.1
 _ADVICE = "try a lower training.learning_rate, or training.precision: fp32"
@@ -92,6 +96,8 @@ class Trained:
     model: PreTrainedModel
     """With the weights of its best epoch, in fp32 and eval mode."""
     precision: PrecisionChoice
+    kept_outputs: bool
+    """Whether the teacher ran in the first epoch alone."""
     steps: list[StepRecord] = field(default_factory=list)
     epochs: list[EpochRecord] = field(default_factory=list)
 
@@ -105,6 +111,7 @@ class Trained:
             "best_epoch": best.epoch,
             "precision": self.precision.precision,
             "step_ms": self.precision.step_ms,
+            "teacher_outputs_kept": self.kept_outputs,
             "training_s": round(seconds, 1),
         }
 
@@ -113,7 +120,11 @@ Listener = Callable[[StepRecord | EpochRecord], object]
 
 
 def distill(
-    student: PreTrainedModel, teacher: PreTrainedModel | None, job: Job, listen: Listener
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    job: Job,
+    listen: Listener,
+    scratch: Path | None = None,
 ) -> Trained:
     """Train a copy of the student beside its teacher, and keep its best epoch by validation.
 
@@ -127,12 +138,15 @@ def distill(
             labels alone, with dropout.
         job: rows, head, loss weights and settings.
         listen: told of every step and every validation as it happens.
+        scratch: where the teacher's outputs may be kept from the first epoch on, as long as this
+            runs; None computes them in every epoch.
 
     Raises:
         TrainingError: the loss is no longer a number.
     """
-    with _denormals_flushed():
-        return _train(student, teacher, job, listen)
+    room = nullcontext() if scratch is None else TemporaryDirectory(dir=scratch)
+    with _denormals_flushed(), room as kept:
+        return _train(student, teacher, job, listen, None if kept is None else Path(kept))
 
 
 @contextmanager
@@ -146,7 +160,11 @@ def _denormals_flushed() -> Iterator[None]:
 
 
 def _train(
-    student: PreTrainedModel, teacher: PreTrainedModel | None, job: Job, listen: Listener
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    job: Job,
+    listen: Listener,
+    keep_in: Path | None,
 ) -> Trained:
     accelerator = Accelerator()
     # Dropout keeps a model from learning labels by heart; beside a teacher, whose answers tell more
@@ -155,9 +173,9 @@ def _train(
     loader = training_batches(
         job.train, job.settings.batch_size, job.settings.seed, model.config.pad_token_id
     )
-    learner = Learner(model, teacher, job, accelerator)
+    learner = Learner(model, teacher, job, accelerator, keep_in)
     set_seed(job.settings.seed)  # after the timing of precisions, which draws dropout masks too
-    trained = Trained(model, learner.precision)
+    trained = Trained(model, learner.precision, isinstance(learner.ask_teacher, TeacherOutputs))
     best_state: dict[str, Tensor] = {}
     for epoch, batches in _epochs(accelerator.prepare(loader), job):
         for batch in batches:
@@ -219,6 +237,7 @@ class Learner:
         teacher: PreTrainedModel | None,
         job: Job,
         accelerator: Accelerator,
+        keep_in: Path | None = None,
     ) -> None:
         """Build the optimizers, and choose the precision by timing steps on some training rows."""
         self.model = model
@@ -234,6 +253,9 @@ class Learner:
         ]
         self.teachers = _in_precisions(teacher, job.settings.precision, accelerator.device)
         self.precision = choose_precision(job.settings.precision, self._trial_step())
+        self.ask_teacher = self.teachers.get(self.precision.precision)
+        if self.ask_teacher is not None and keep_in is not None:
+            self.ask_teacher = self._keep_outputs(self.ask_teacher, keep_in)
 
     def step(self, batch: Batch, number: int) -> StepRecord:
         """Learn from one batch.
@@ -242,7 +264,7 @@ class Learner:
             TrainingError: the loss is no longer a number.
         """
         start = time.perf_counter()
-        losses = self._losses(batch, self.precision.precision)
+        losses = self._losses(batch, self.precision.precision, self.ask_teacher)
         distillation, task, cosine, total = losses.values().tolist()
         if not math.isfinite(total):
             raise TrainingError(
@@ -262,15 +284,23 @@ class Learner:
             number, epoch, distillation, task, cosine, total, rate, rows_per_s, _now_ms()
         )
 
-    def _losses(self, batch: Batch, precision: Precision) -> Losses:
+    def _losses(self, batch: Batch, precision: Precision, ask_teacher: Ask | None) -> Losses:
         with autocast(precision, self.accelerator.device):
             student = _output(self.model, batch)
-        if self.teachers is None:
+        if ask_teacher is None:
             return task_only(student, batch["labels"], self.job.head)
-        with torch.no_grad():
-            teacher = _output(self.teachers[precision], batch)
+        teacher = ask_teacher(batch)
         mask = batch["attention_mask"]
         return combine(student, teacher, batch["labels"], mask, self.job.head, self.job.weights)
+
+    def _keep_outputs(self, ask_teacher: Ask, folder: Path) -> Ask:
+        """Ask the teacher about each row only once, if that saves anything and the disk has room."""
+        lengths, width = self.job.train["length"][:], self.model.config.hidden_size
+        budget = 1e9 * self.job.settings.keep_outputs_gb
+        again = self.job.steps > self.job.steps_per_epoch
+        if not (again and fits(lengths, width, budget, folder)):
+            return ask_teacher
+        return TeacherOutputs(ask_teacher, lengths, width, folder)
 
     def _trial_step(self) -> Callable[[Precision], None]:
         """Return a step that leaves no trace in the model, on the rows at the start of the data."""
@@ -281,7 +311,7 @@ class Learner:
         batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
 
         def step(precision: Precision) -> None:
-            self._losses(batch, precision).total.backward()
+            self._losses(batch, precision, self.teachers.get(precision)).total.backward()
             self.model.zero_grad(set_to_none=True)
 
         return step
@@ -294,16 +324,23 @@ def _output(model: PreTrainedModel, batch: Batch) -> Output:
 
 def _in_precisions(
     teacher: PreTrainedModel | None, setting: str, device: torch.device
-) -> dict[Precision, PreTrainedModel] | None:
-    """Return a frozen copy of the teacher for each precision it may run in.
+) -> dict[Precision, Ask]:
+    """Return what asks a frozen copy of the teacher, for each precision it may run in.
 
     In bf16 its weights are narrowed once, not at every step as autocast would.
     """
     if teacher is None:
-        return None
+        return {}
     types: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
     return {
-        precision: copy.deepcopy(teacher).to(device, dtype).eval().requires_grad_(False)
+        precision: partial(
+            _ask, copy.deepcopy(teacher).to(device, dtype).eval().requires_grad_(False)
+        )
         for precision, dtype in types.items()
         if setting in ("auto", precision)
     }
+
+
+def _ask(teacher: PreTrainedModel, batch: Batch) -> Output:
+    with torch.no_grad():
+        return _output(teacher, batch)

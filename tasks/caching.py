@@ -59,7 +59,16 @@ STAGES = {
     "data": Code(("dataset", "batches", "heads"), ("datasets", "tokenizers", "scikit-learn")),
     "start": Code(("student", "layers", "teacher", "families"), _TORCH),
     "student": Code(
-        ("training", "losses", "soft_targets", "optimization", "precision", "batches", "heads"),
+        (
+            "training",
+            "teacher_outputs",
+            "losses",
+            "soft_targets",
+            "optimization",
+            "precision",
+            "batches",
+            "heads",
+        ),
         (*_TORCH, "accelerate"),
     ),
     "evaluation": Code(("evaluation", "heads"), (*_TORCH, "scikit-learn")),

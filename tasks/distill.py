@@ -71,6 +71,7 @@ def distil(job: Job, teacher: Stage, start: Stage, data: Stage, live: LiveLosses
                 load_model(teacher.folder),
                 work,
                 lambda record: [listener(record) for listener in (progress, tracked)],
+                scratch=folder,
             )
         save_model(trained.model, teacher.folder, folder / MODEL)
         write_steps(folder / STEPS, [asdict(step) for step in trained.steps])

@@ -1,0 +1,89 @@
+"""What the teacher says of each training row, kept when it is first computed and read ever after."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from distill_core.batches import Batch
+from distill_core.losses import Output
+
+Ask = Callable[[Batch], Output]
+"""Returns what the teacher says of a batch."""
+
+_BYTES_A_NUMBER = 2
+
+
+class TeacherOutputs:
+    """The teacher's logits and hidden states of all rows, on disk: only the first epoch computes them.
+
+    Hidden states are kept in bf16, since the losses read their directions alone; logits in fp32.
+    """
+
+    def __init__(self, compute: Ask, lengths: Sequence[int], width: int, folder: Path) -> None:
+        """Keep outputs in a folder, which may be removed afterwards.
+
+        Args:
+            compute: runs the teacher on a batch.
+            lengths: tokens of each row.
+            width: of the hidden states.
+            folder: on a disk with room for `size_bytes` of them.
+        """
+        self._compute = compute
+        self._ends = np.cumsum(lengths, dtype=np.int64)
+        self._starts = self._ends - np.asarray(lengths, dtype=np.int64)
+        self._known = np.zeros(len(lengths), dtype=bool)
+        self._hidden = _on_disk(folder, int(self._ends[-1]), width)
+        self._logits: dict[int, Tensor] = {}
+
+    def __call__(self, batch: Batch) -> Output:
+        """Return the teacher's output for a batch, whose `rows` number its rows."""
+        rows = batch["rows"].numpy()
+        if self._known[rows].all():
+            return self._read(rows, batch["attention_mask"])
+        output = self._compute(batch)
+        self._write(rows, output)
+        return output
+
+    def _read(self, rows: Int[np.ndarray, " batch"], mask: Int[Tensor, "batch tokens"]) -> Output:
+        kept = [self._hidden[self._starts[row] : self._ends[row]] for row in rows]
+        hidden = pad_sequence(kept, batch_first=True).to(mask.device).float()
+        logits = pad_sequence([self._logits[row] for row in rows], batch_first=True)
+        return Output(logits.to(mask.device), hidden)
+
+    def _write(self, rows: Int[np.ndarray, " batch"], output: Output) -> None:
+        hidden, logits = output.hidden.cpu(), output.logits.cpu()
+        for place, row in enumerate(rows):
+            start, end = self._starts[row], self._ends[row]
+            self._hidden[start:end] = hidden[place, : end - start]
+            by_token = logits.ndim == 3
+            self._logits[row] = (
+                logits[place, : end - start] if by_token else logits[place]
+            ).clone()
+            self._known[row] = True
+
+
+def size_bytes(lengths: Sequence[int], width: int) -> int:
+    """Return what the hidden states of all rows take on disk."""
+    return int(np.sum(lengths, dtype=np.int64)) * width * _BYTES_A_NUMBER
+
+
+def fits(lengths: Sequence[int], width: int, budget_bytes: float, folder: Path) -> bool:
+    """Tell whether the outputs may be kept: within the budget, and half of what is free on the disk."""
+    size = size_bytes(lengths, width)
+    return size <= budget_bytes and 2 * size <= shutil.disk_usage(folder).free
+
+
+def _on_disk(folder: Path, tokens: int, width: int) -> Float[Tensor, "all_tokens width"]:
+    path = folder / "hidden.bf16"
+    with path.open("wb") as file:
+        # Now: a disk that fills up while a mapped file grows kills the process.
+        os.posix_fallocate(file.fileno(), 0, tokens * width * _BYTES_A_NUMBER)
+    flat = torch.from_file(str(path), shared=True, size=tokens * width, dtype=torch.bfloat16)
+    return flat.view(tokens, width)

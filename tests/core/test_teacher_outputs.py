@@ -1,0 +1,101 @@
+"""The teacher's outputs, kept: as it gave them, asked for once, and gone afterwards."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import DatasetDict
+from torch.testing import assert_close
+from transformers import PreTrainedModel
+
+from distill_core.batches import Batch, collate, model_inputs
+from distill_core.config import LossWeights, TrainingSettings
+from distill_core.heads.sequence_classification import SequenceClassification
+from distill_core.losses import Output
+from distill_core.student import build_student
+from distill_core.teacher_outputs import TeacherOutputs, fits, size_bytes
+from distill_core.training import Job, Trained, distill
+
+WIDTH = 32
+
+
+class Teacher:
+    """Answers batches, and counts them."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.batches = 0
+
+    def __call__(self, batch: Batch) -> Output:
+        self.batches += 1
+        with torch.no_grad():
+            answer = self.model(**model_inputs(self.model, batch), output_hidden_states=True)
+        return Output(answer.logits, answer.hidden_states[-1])
+
+
+def batch_of(rows: DatasetDict, *numbers: int) -> Batch:
+    return collate([{**rows["train"][number], "row": number} for number in numbers], pad_token_id=0)
+
+
+@pytest.fixture
+def job(rows: DatasetDict, head: SequenceClassification) -> Job:
+    settings = TrainingSettings(epochs=3, batch_size=8, precision="fp32")
+    return Job(rows["train"], rows["validation"], head, LossWeights(), settings)
+
+
+def test_a_row_is_asked_once_and_answered_alike_in_any_company(
+    fitted_teacher: PreTrainedModel, rows: DatasetDict, tmp_path: Path
+) -> None:
+    teacher = Teacher(fitted_teacher)
+    outputs = TeacherOutputs(teacher, rows["train"]["length"][:], WIDTH, tmp_path)
+    for numbers in ((0, 1, 2), (5, 3, 4)):
+        outputs(batch_of(rows, *numbers))
+    assert teacher.batches == 2
+    again = batch_of(rows, 4, 0, 5)
+    kept, fresh = outputs(again), teacher(again)
+    assert teacher.batches == 3  # ours, not theirs
+    assert_close(kept.logits, fresh.logits, atol=1e-5, rtol=1e-5)
+    tokens = again["attention_mask"].bool()
+    assert_close(kept.hidden[tokens], fresh.hidden[tokens], atol=0.02, rtol=0.01)  # bf16's 8 bits
+    outputs(batch_of(rows, 0, 6))  # one of them is new
+    assert teacher.batches == 4
+
+
+def test_room_is_taken_before_anything_is_written(rows: DatasetDict, tmp_path: Path) -> None:
+    lengths = rows["train"]["length"][:]
+    TeacherOutputs(lambda batch: pytest.fail("asked"), lengths, WIDTH, tmp_path)
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_size == size_bytes(lengths, WIDTH) == 2 * WIDTH * sum(lengths)
+    assert file.stat().st_blocks * 512 >= file.stat().st_size
+
+
+def test_outputs_are_kept_within_budget_and_disk(tmp_path: Path) -> None:
+    assert fits([10, 20], WIDTH, budget_bytes=2.0 * WIDTH * 30, folder=tmp_path)
+    assert not fits([10, 20], WIDTH, budget_bytes=2.0 * WIDTH * 30 - 1, folder=tmp_path)
+    assert not fits([10**9] * 1000, 1024, budget_bytes=1e18, folder=tmp_path)
+
+
+def train(job: Job, teacher: PreTrainedModel, scratch: Path | None) -> Trained:
+    student = build_student(teacher, "bert.encoder.layer.", (0, 2))
+    return distill(student, teacher, job, lambda record: None, scratch)
+
+
+def test_a_training_with_kept_outputs_goes_as_one_that_asks_again(
+    fitted_teacher: PreTrainedModel, job: Job, tmp_path: Path
+) -> None:
+    asked, kept = (train(job, fitted_teacher, scratch) for scratch in (None, tmp_path))
+    assert (asked.kept_outputs, kept.kept_outputs) == (False, True)
+    assert kept.summary()["teacher_outputs_kept"]
+    assert [step.total for step in kept.steps] == pytest.approx(
+        [step.total for step in asked.steps], rel=1e-3
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [{"epochs": 1}, {"keep_outputs_gb": 0.0}, {"max_steps": 5}])
+def test_outputs_that_no_epoch_would_read_again_or_find_no_room_are_not_kept(
+    change: dict[str, float], fitted_teacher: PreTrainedModel, job: Job, tmp_path: Path
+) -> None:
+    settings = job.settings.model_copy(update=change)
+    assert not train(replace(job, settings=settings), fitted_teacher, tmp_path).kept_outputs
