@@ -196,6 +196,8 @@ class Pipeline(_Section):
     """The rows to learn from and to be judged on."""
     student: StudentShape = StudentShape()
     """Which of the teacher's layers the student starts from."""
+    baseline: bool = False
+    """Also train the same student without the teacher, to see what distillation brought."""
     losses: LossWeights = LossWeights()
     """How much each loss counts."""
     training: TrainingSettings = TrainingSettings()

@@ -91,7 +91,7 @@ def build_report(
 
     Args:
         pipeline: the pipeline file.
-        facts: of the stages teacher, data, student, evaluation, benchmark and mlflow.
+        facts: of the stages teacher, data, student, evaluation, baselines, benchmark and mlflow.
         artifacts: entries of `describe_artifact`, with `file` and `verified_on`.
         timings_s: seconds that each stage took when it was made.
         versions: of Python and the libraries.
@@ -106,7 +106,7 @@ def build_report(
         "main_metric": evaluation["main_metric"],
         "evaluation_split": facts["data"]["evaluation_split"],
         "evaluation_rows": evaluation["rows"],
-        "notes": facts["data"]["notes"],
+        "notes": [*facts["data"]["notes"], *facts["baselines"]["notes"]],
         "labels": facts["teacher"]["labels"],
         "teacher": {**facts["teacher"], "metrics": evaluation["teacher"]},
         "student": {
@@ -114,6 +114,7 @@ def build_report(
             "metrics": evaluation["student"],
         },
         **{name: evaluation[name] for name in _EVALUATION_FACTS},
+        "baselines": facts["baselines"]["baselines"],
         "training": {name: student[name] for name in _TRAINING_FACTS},
         "losses": pipeline.losses.model_dump(),
         "artifacts": list(artifacts),
@@ -127,4 +128,12 @@ def build_report(
 
 
 _EVALUATION_FACTS = ("retention", "agreement", "difference", "per_class", "confusion")
-_TRAINING_FACTS = ("steps", "epochs", "best_epoch", "precision", "step_ms", "training_s")
+_TRAINING_FACTS = (
+    "steps",
+    "epochs",
+    "best_epoch",
+    "precision",
+    "step_ms",
+    "training_s",
+    "teacher_outputs_kept",
+)

@@ -24,7 +24,8 @@ from distill_core.files import new_file
 TEMPLATE = "report.html.j2"
 MOST_CLASSES = 20
 """With more, the confusion matrix does not fit a page, and only its worst pairs are shown."""
-METRIC_NAMES = {"f1_macro": "macro F1"}
+METRIC_NAMES = {"f1_macro": "macro F1", "f1_micro": "micro F1", "f1": "F1", "mse": "squared error"}
+_NO_SHARES = {"mse"}
 
 ADVICE = {
     "quantiz": "The fp32 file beside it (onnx/model.onnx of the bundle) loses nothing to "
@@ -158,7 +159,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    formats = (number, plain, percent, points, megabytes, duration)
+    formats = (number, metric_value, plain, percent, points, megabytes, duration)
     texts = (metric_name, capital, without_password)
     environment.filters |= {function.__name__: function for function in (*formats, *texts)}
     return environment
@@ -184,6 +185,11 @@ def plain(value: Any) -> str:
 def percent(value: Any) -> str:
     """Show a share as a percentage."""
     return "–" if _missing(value) else f"{value:.1%}"
+
+
+def metric_value(value: Any, name: str) -> str:
+    """Show a metric: shares as percentages, errors as numbers."""
+    return number(value) if name in _NO_SHARES else percent(value)
 
 
 def points(value: Any) -> str:

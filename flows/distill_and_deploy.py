@@ -9,6 +9,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from distill_core.config import Pipeline
 from distill_core.errors import GateError
 from distill_core.files import taken
+from tasks.baselines import compare_baselines, train_without_teacher
 from tasks.benchmark import benchmark
 from tasks.caching import prune
 from tasks.distill import distil, initialise_student
@@ -57,6 +58,10 @@ def _run(job: Job) -> dict[str, Any]:
         start = initialise_student(job, teacher)
         student = distil(job, teacher, start, data, LiveLosses(run))
         evaluation = evaluate(job, teacher, student, data)
+        untaught = (
+            train_without_teacher(job, teacher, start, data) if job.pipeline.baseline else None
+        )
+        baselines = compare_baselines(job, teacher, data, evaluation, untaught)
         exported = export(job, teacher, student, data)
         artifacts = quantize.map(
             unmapped(job),
@@ -73,9 +78,12 @@ def _run(job: Job) -> dict[str, Any]:
             "mlflow": run,
             "student": student,
             "evaluation": evaluation,
+            "baselines": baselines,
             "onnx": exported,
             "benchmark": timings,
         }
+        if untaught:
+            stages["untaught"] = untaught
         bundles = bundle.map(
             unmapped(job), list(job.pipeline.targets), artifacts, unmapped(stages)
         ).result()

@@ -76,6 +76,7 @@ def print_report(report: Mapping[str, Any]) -> None:
         f"  retention {report['retention']:.4f}, agreement {report['agreement']:.4f}, difference "
         f"{difference['difference']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}] "
         f"on {report['evaluation_rows']} {report['evaluation_split']} rows",
+        *(_baseline_line(baseline, metric) for baseline in report["baselines"]),
         *(f"  note: {note}" for note in report["notes"]),
         *(f"  gate: {failure}" for failure in report["gate"]["failures"]),
     )
@@ -85,6 +86,14 @@ def print_report(report: Mapping[str, Any]) -> None:
         [_artifact_row(artifact, teacher["bytes"], metric) for artifact in report["artifacts"]],
     )
     print_lines(f"  MLflow run {report['mlflow_run_id']} at {report['tracking_uri']}")
+
+
+def _baseline_line(baseline: Mapping[str, Any], metric: str) -> str:
+    above = baseline["student_above"]
+    return (
+        f"  {baseline['name']:<17}  {metric} {baseline['metrics'][metric]:.4f}; the student is "
+        f"{above['difference']:+.4f} [{above['low']:+.4f}, {above['high']:+.4f}] above"
+    )
 
 
 def _artifact_row(artifact: Mapping[str, Any], teacher_bytes: int, metric: str) -> list[str]:

@@ -71,6 +71,11 @@ STAGES = {
         ),
         (*_TORCH, "accelerate"),
     ),
+    "untaught": Code(
+        ("training", "losses", "optimization", "precision", "batches", "heads"),
+        (*_TORCH, "accelerate"),
+    ),
+    "baselines": Code(("baselines", "evaluation", "heads"), (*_TORCH, "scikit-learn")),
     "evaluation": Code(("evaluation", "heads"), (*_TORCH, "scikit-learn")),
     "onnx": Code(("export", "runtime"), (*_TORCH, *_ONNX)),
     "artifact": Code(("quantization", "evaluation", "runtime", "heads"), _ONNX),

@@ -245,6 +245,13 @@ def result_metrics(report: Mapping[str, Any]) -> dict[str, float]:
             "agreement": report["agreement"],
             **report["difference"],
         },
+        "baselines": {
+            baseline["name"].replace(" ", "_"): {
+                **baseline["metrics"],
+                "student_above": baseline["student_above"]["difference"],
+            }
+            for baseline in report["baselines"]
+        },
         "seconds": report["timings_s"],
         **{
             artifact["target"]: {

@@ -145,6 +145,18 @@ class Head(ABC):
         alike = predictions == others
         return float(np.mean(alike.reshape(len(alike), -1).all(axis=1)))
 
+    def linear_logits(
+        self, features: Any, labels: Labels, asked: Any
+    ) -> Float[np.ndarray, "units classes"] | None:
+        """Train a linear model on rows, and return its logits of others; None where none fits.
+
+        Args:
+            features: a matrix of training rows, sparse or not.
+            labels: of these rows.
+            asked: a matrix of the rows to answer.
+        """
+        return None
+
     @abstractmethod
     def answer(self, logits: Float[np.ndarray, "..."]) -> str:
         """Say what a model's output for one row means."""

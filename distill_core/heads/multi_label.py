@@ -102,6 +102,21 @@ class MultiLabelClassification(Head):
         """F1 over all rows and labels."""
         return f1(sums)
 
+    def linear_logits(
+        self, features: Any, labels: Labels, asked: Any
+    ) -> Float[np.ndarray, "units classes"] | None:
+        """Logistic regression for each label; one that all rows have or none has is a constant."""
+        from sklearn.linear_model import LogisticRegression
+
+        logits = np.empty((asked.shape[0], len(self.labels)))
+        for number, column in enumerate(labels.values.T):
+            if len(np.unique(column)) == 1:
+                logits[:, number] = 2 * column[0] - 1
+                continue
+            model = LogisticRegression(max_iter=1000).fit(features, column)
+            logits[:, number] = model.decision_function(asked)
+        return logits
+
     def answer(self, logits: Float[np.ndarray, " classes"]) -> str:
         """Return the names of the labels with a probability above one half."""
         return ", ".join(name for name, logit in zip(self.labels, logits, strict=True) if logit > 0)

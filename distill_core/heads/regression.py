@@ -95,6 +95,14 @@ class Regression(Head):
         labels = Labels(others, np.arange(len(others)))
         return float(self.main_score(self.statistics(predictions, labels).sum(axis=0)))
 
+    def linear_logits(
+        self, features: Any, labels: Labels, asked: Any
+    ) -> Float[np.ndarray, "units 1"] | None:
+        """Ridge regression."""
+        from sklearn.linear_model import Ridge
+
+        return np.asarray(Ridge().fit(features, labels.values).predict(asked))[:, None]
+
     def answer(self, logits: Float[np.ndarray, " 1"]) -> str:
         """Return the score, to four digits."""
         return f"{float(logits[0]):.4g}"

@@ -72,6 +72,17 @@ class SequenceClassification(Head):
         """Accuracy: right answers / answers."""
         return np.asarray(sums[..., 0] / sums[..., 1])
 
+    def linear_logits(
+        self, features: Any, labels: Labels, asked: Any
+    ) -> Float[np.ndarray, "units classes"] | None:
+        """Logistic regression; a class that no training row has is never answered."""
+        from sklearn.linear_model import LogisticRegression
+
+        model = LogisticRegression(max_iter=1000).fit(features, labels.values)
+        logits = np.full((asked.shape[0], len(self.labels)), -np.inf)
+        logits[:, model.classes_] = model.predict_log_proba(asked)
+        return logits
+
     def answer(self, logits: Float[np.ndarray, " classes"]) -> str:
         """Return the name of the class that one row's logits choose."""
         return self.labels[int(logits.argmax())]

@@ -82,6 +82,28 @@ def test_figures_of_the_report_agree_with_each_other(finished_run):
     assert {"torch", "transformers", "onnxruntime", "python"} <= set(report["versions"])
 
 
+def test_report_holds_what_needs_no_transformer(finished_run):
+    floors = {baseline["name"]: baseline for baseline in finished_run.report["baselines"]}
+    assert set(floors) == {"tf-idf", "static embeddings"}
+    for floor in floors.values():
+        assert floor["metrics"]["accuracy"] > 0.9  # one word decides
+        assert f"{floor['name']} reaches accuracy" in " ".join(finished_run.report["notes"])
+
+
+def test_baseline_is_the_same_student_taught_by_labels_alone(finished_run, run_cli):
+    output = finished_run.copy("with-baseline")
+    made_before = {path.name for path in (output / "stages").iterdir()}
+    run_cli("run", finished_run.desk.pipeline_file, "--output", output, "--set", "baseline=true")
+    report = json.loads((output / "report.json").read_text())
+    untaught = report["baselines"][-1]
+    assert untaught["name"] == "labels alone"
+    assert untaught["metrics"]["accuracy"] > 0.5
+    made = {path.name for path in (output / "stages").iterdir()} - made_before
+    kinds = {name.partition("-")[0] for name in made}
+    assert kinds == {"untaught", "baselines", "mlflow", "report", "logged"}
+    assert report["student"] == finished_run.report["student"]
+
+
 def test_files_are_as_large_and_as_the_report_says(finished_run):
     for artifact in finished_run.report["artifacts"]:
         content = (finished_run.output / artifact["file"]).read_bytes()
