@@ -92,6 +92,7 @@ def second_run() -> Mapping[str, Any]:
 
 def _cells() -> list[Cell]:
     from tests.bench.schemes import SCHEMES, measure_scheme
+    from tests.bench.speed import measure_speed
 
     minilm, sst2 = "minilm-l6-sst2", "sst2"
     return [
@@ -107,6 +108,20 @@ def _cells() -> list[Cell]:
             for name in SCHEMES
         ),
         Cell("demo", "embedded", "docstrings", "default", 0, demo),
+        Cell(
+            "speed",
+            minilm,
+            sst2,
+            "3200-rows",
+            0,
+            partial(
+                measure_speed,
+                SHARED / "models" / minilm,
+                SHARED / "data" / sst2,
+                {"text": "sentence", "label": "label"},
+                3200,
+            ),
+        ),
     ]
 
 

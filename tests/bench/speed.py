@@ -1,0 +1,263 @@
+"""How fast a distillation goes: ours beside a plain Trainer and TextBrewer, each in a process of its own.
+
+The same teacher, student, rows, losses, batch size, epochs and learning rate. The others do what their
+tutorials do: fp32, batches padded to their longest row, AdamW over all parameters, no validation.
+
+TextBrewer is no dependency: clone airaria/TextBrewer, and name its folder `src` in TEXTBREWER.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+ROUNDS = 2
+EPOCHS = 3
+BATCH_SIZE = 32
+LEARNING_RATE = 2e-4
+WARM_UP_SHARE = 0.1
+
+
+def measure_speed(model: Path, data: Path, columns: Mapping[str, str], rows: int) -> dict[str, Any]:
+    """Train with each, interleaved, and return their times and scores.
+
+    Args:
+        model: a teacher's folder.
+        data: a data set's folder.
+        columns: of the data set.
+        rows: training rows, drawn with seed 0.
+    """
+    if not Path(os.environ.get("TEXTBREWER", ""), "textbrewer").is_dir():
+        raise RuntimeError("set TEXTBREWER to the folder src of a clone of airaria/TextBrewer")
+    job = {"model": str(model), "data": str(data), "columns": dict(columns), "rows": rows}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in WAYS}
+    for _ in range(ROUNDS):
+        for name, figures in runs.items():
+            command = [sys.executable, "-m", "tests.bench.speed", name, json.dumps(job)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(done.stderr)
+            figures.append(json.loads(done.stdout.splitlines()[-1]))
+    ways = {name: _summary(figures) for name, figures in runs.items()}
+    ours = ways["ours"]
+    for way in ways.values():
+        way["times_slower"] = way["seconds"] / ours["seconds"]
+        way["times_slower_first_epoch"] = way["first_epoch_s"] / ours["first_epoch_s"]
+    return {"rows": rows, "epochs": EPOCHS, "ways": ways}
+
+
+def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "seconds": statistics.median(run["seconds"] for run in runs),
+        "first_epoch_s": statistics.median(run["first_epoch_s"] for run in runs),
+        "rows_per_s": statistics.median(run["rows_per_s"] for run in runs),
+        "accuracy": runs[0]["accuracy"],
+        "agreement": runs[0]["agreement"],
+        "rounds_s": [run["seconds"] for run in runs],
+        "notes": runs[0]["notes"],
+    }
+
+
+def main(name: str, job: Mapping[str, Any]) -> None:
+    """Train in one way, and print its figures as a line of JSON."""
+    import torch
+
+    from distill_core.batches import open_tokenized, tokenize
+    from distill_core.config import Columns, DataSource, StudentShape
+    from distill_core.dataset import read_dataset
+    from distill_core.evaluation import agreement, model_logits, read_labels, score
+    from distill_core.layers import pick_layers
+    from distill_core.student import build_student
+    from distill_core.teacher import describe, load_model, load_tokenizer
+
+    torch.manual_seed(0)
+    seen = describe(Path(job["model"]))
+    teacher = load_model(seen.folder)
+    start = build_student(teacher, seen.layer_prefix, pick_layers(seen.stack.kinds, StudentShape()))
+    source = DataSource(source=job["data"], columns=Columns(**job["columns"]))
+    with TemporaryDirectory() as scratch:
+        splits = read_dataset(source, seen.head, seed=0)
+        tokenize(splits, seen.head, load_tokenizer(seen.folder), 128, Path(scratch) / "rows")
+        rows = open_tokenized(Path(scratch) / "rows")
+        train = rows["train"].shuffle(seed=0).select(range(job["rows"])).flatten_indices()
+        work = Work(start, teacher, train, rows["validation"], seen.head, Path(scratch))
+        begin = time.perf_counter()
+        student, first_epoch_at, notes = WAYS[name](work)
+        seconds = time.perf_counter() - begin
+        logits = [model_logits(m, seen.head, rows["validation"]) for m in (student, teacher)]
+        labels = read_labels(seen.head, rows["validation"])
+        figures = {
+            "seconds": seconds,
+            "first_epoch_s": first_epoch_at - begin,
+            "rows_per_s": EPOCHS * len(train) / seconds,
+            "accuracy": score(seen.head, logits[0], labels)["accuracy"],
+            "agreement": agreement(seen.head, *logits),
+            "notes": notes,
+        }
+    print(json.dumps(figures))
+
+
+class Work:
+    """What each way is given."""
+
+    def __init__(
+        self, start: Any, teacher: Any, train: Any, validation: Any, head: Any, scratch: Path
+    ):
+        self.start, self.teacher, self.head = start, teacher, head
+        self.train, self.validation, self.scratch = train, validation, scratch
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        return EPOCHS * -(-len(self.train) // BATCH_SIZE)
+
+    def collate(self, rows: list[Any]) -> dict[str, Any]:
+        """Pad a batch to its longest row."""
+        from distill_core.batches import collate
+
+        return dict(collate(rows, self.start.config.pad_token_id))
+
+
+Trained = tuple[Any, float, dict[str, Any]]
+"""The student, when its first epoch ended, and what else is worth a note."""
+
+
+def ours(work: Work) -> Trained:
+    """Train as `run` does, validation after each epoch included."""
+    from distill_core.config import LossWeights, TrainingSettings
+    from distill_core.training import EpochRecord, Job, distill
+
+    ends: list[float] = []
+
+    def listen(record: Any) -> None:
+        if isinstance(record, EpochRecord):
+            ends.append(time.perf_counter())
+
+    settings = TrainingSettings(epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE)
+    job = Job(work.train, work.validation, work.head, LossWeights(), settings)
+    trained = distill(work.start, work.teacher, job, listen, work.scratch)
+    return trained.model, ends[0], {"precision": trained.precision.precision}
+
+
+def plain_trainer(work: Work) -> Trained:
+    """Train with transformers' Trainer, the three losses in `compute_loss`."""
+    import torch
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    from distill_core.config import LossWeights
+    from distill_core.losses import Output, combine
+
+    ends: list[float] = []
+    teacher = work.teacher.eval()
+
+    class Distillation(Trainer):
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any
+        ) -> Any:
+            labels = inputs.pop("labels")
+            answer = model(**inputs, output_hidden_states=True)
+            with torch.no_grad():
+                theirs = teacher(**inputs, output_hidden_states=True)
+            student, told = (Output(a.logits, a.hidden_states[-1]) for a in (answer, theirs))
+            mask = inputs["attention_mask"]
+            loss = combine(student, told, labels, mask, work.head, LossWeights()).total
+            return (loss, answer) if return_outputs else loss
+
+    class Clock(TrainerCallback):
+        def on_epoch_end(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+    arguments = TrainingArguments(
+        output_dir=str(work.scratch / "trainer"),
+        num_train_epochs=EPOCHS,
+        per_device_train_batch_size=BATCH_SIZE,
+        learning_rate=LEARNING_RATE,
+        warmup_ratio=WARM_UP_SHARE,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        use_cpu=True,
+        logging_strategy="no",
+    )
+    trainer = Distillation(
+        work.start,
+        arguments,
+        data_collator=work.collate,
+        train_dataset=work.train,
+        callbacks=[Clock()],
+    )
+    trainer.train()
+    return work.start, ends[0], {"precision": "fp32"}
+
+
+def textbrewer(work: Work) -> Trained:
+    """Train with TextBrewer's GeneralDistiller, with the losses it has for DistilBERT."""
+    import torch
+    from torch.utils.data import DataLoader
+    from transformers import get_linear_schedule_with_warmup
+
+    sys.path.insert(0, os.environ["TEXTBREWER"])
+    from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
+
+    ends: list[float] = []
+    config = DistillationConfig(
+        temperature=2,
+        kd_loss_type="ce",
+        kd_loss_weight=5,
+        hard_label_weight=2,
+        intermediate_matches=[
+            {
+                "layer_T": work.teacher.config.num_hidden_layers,
+                "layer_S": work.start.config.num_hidden_layers,
+                "feature": "hidden",
+                "loss": "cos",
+                "weight": 1,
+            }
+        ],
+    )
+
+    def adaptor(batch: Any, outputs: Any) -> dict[str, Any]:
+        return {
+            "logits": outputs.logits,
+            "hidden": outputs.hidden_states,
+            "inputs_mask": batch["attention_mask"],
+            "losses": outputs.loss,
+        }
+
+    training = TrainingConfig(output_dir=str(work.scratch / "textbrewer"), device="cpu")
+    distiller = GeneralDistiller(
+        training, config, work.teacher.eval(), work.start, adaptor, adaptor
+    )
+    loader = DataLoader(work.train, BATCH_SIZE, shuffle=True, collate_fn=work.collate)
+    with distiller:
+        distiller.train(
+            torch.optim.AdamW(work.start.parameters(), lr=LEARNING_RATE, weight_decay=0.01),
+            loader,
+            num_epochs=EPOCHS,
+            scheduler_class=get_linear_schedule_with_warmup,
+            scheduler_args={
+                "num_warmup_steps": int(WARM_UP_SHARE * work.steps),
+                "num_training_steps": work.steps,
+            },
+            callback=lambda model, step: ends.append(time.perf_counter()),
+            output_hidden_states=True,
+        )
+    return work.start, ends[0], {"precision": "fp32"}
+
+
+WAYS: dict[str, Callable[[Work], Trained]] = {
+    "ours": ours,
+    "plain-trainer": plain_trainer,
+    "textbrewer": textbrewer,
+}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]))
