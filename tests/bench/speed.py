@@ -3,7 +3,8 @@
 The same teacher, student, rows, losses, batch size, epochs and learning rate. The others do what their
 tutorials do: fp32, batches padded to their longest row, AdamW over all parameters, no validation.
 
-TextBrewer is no dependency: clone airaria/TextBrewer, and name its folder `src` in TEXTBREWER.
+TextBrewer is no dependency: clone airaria/TextBrewer, and name its folder `src` in TEXTBREWER, with the
+folder that holds tensorboard, which it imports, after a colon.
 """
 
 import json
@@ -33,8 +34,10 @@ def measure_speed(model: Path, data: Path, columns: Mapping[str, str], rows: int
         columns: of the data set.
         rows: training rows, drawn with seed 0.
     """
-    if not Path(os.environ.get("TEXTBREWER", ""), "textbrewer").is_dir():
-        raise RuntimeError("set TEXTBREWER to the folder src of a clone of airaria/TextBrewer")
+    if "TEXTBREWER" not in os.environ:
+        raise RuntimeError(
+            "set TEXTBREWER to the folder src of a clone, and to where tensorboard is"
+        )
     job = {"model": str(model), "data": str(data), "columns": dict(columns), "rows": rows}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in WAYS}
     for _ in range(ROUNDS):
@@ -203,7 +206,7 @@ def textbrewer(work: Work) -> Trained:
     from torch.utils.data import DataLoader
     from transformers import get_linear_schedule_with_warmup
 
-    sys.path.insert(0, os.environ["TEXTBREWER"])
+    sys.path[:0] = os.environ["TEXTBREWER"].split(os.pathsep)
     from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
 
     ends: list[float] = []
