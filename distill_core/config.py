@@ -97,9 +97,12 @@ class LossWeights(_Section):
     task: NonNegativeFloat = 2.0
     """The task's own loss on the labels."""
     cosine: NonNegativeFloat = 1.0
-    """Direction of the last hidden states, whatever their norms."""
+    """Direction of hidden states, whatever their norms."""
     temperature: Annotated[float, Field(ge=1.0)] = 2.0
     """Softens both softmaxes while training; 1 leaves them as they are."""
+    hidden_layers: Literal["last", "uniform"] | tuple[PositiveInt, ...] = "last"
+    """Which hidden states the cosine aligns: the last; uniform, each of the student's with the teacher's
+    at the same share of the depth; or the teacher's layers, from 1, one for each of the student's."""
 
     @model_validator(mode="after")
     def _something_counts(self) -> "LossWeights":

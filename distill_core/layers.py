@@ -39,6 +39,36 @@ def pick_layers(kinds: Sequence[str], shape: StudentShape) -> tuple[int, ...]:
     return _of_their_kind(kinds, rules[shape.layers])
 
 
+def map_layers(
+    student_layers: int, teacher_layers: int, rule: str | tuple[int, ...]
+) -> tuple[tuple[int, int], ...]:
+    """Return which hidden states are aligned: layers of student and teacher, numbered from 1.
+
+    uniform aligns layer m of M with the teacher's g(m) = m · N / M of N, rounded (Jiao et al. 2020,
+    "TinyBERT", arXiv:1909.10351, section 4.1, the uniform strategy). At half the depth, where every
+    second layer was copied, that is the layer in front of which the next one was copied.
+
+    Args:
+        student_layers: M.
+        teacher_layers: N.
+        rule: last, uniform, or the teacher's layer of each of the student's.
+
+    Raises:
+        ConfigError: not one layer for each of the student's, or one that the teacher does not have.
+    """
+    if rule == "last":
+        return ((student_layers, teacher_layers),)
+    if rule == "uniform":
+        shares = (round(m * teacher_layers / student_layers) for m in range(1, student_layers + 1))
+        return tuple(enumerate(shares, start=1))
+    if len(rule) != student_layers or max(map(int, rule)) > teacher_layers:
+        raise ConfigError(
+            f"losses.hidden_layers: {list(rule)}; accepted: {student_layers} layers, one for each of the "
+            f"student's, from 1 to the teacher's {teacher_layers}"
+        )
+    return tuple(enumerate(map(int, rule), start=1))
+
+
 def _check_explicit(kinds: Sequence[str], picked: Sequence[int]) -> None:
     if picked[-1] >= len(kinds):
         raise ConfigError(

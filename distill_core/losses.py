@@ -14,13 +14,15 @@ from distill_core.heads import Head
 
 
 def cosine_loss(
-    student_hidden: Float[Tensor, "batch tokens width"],
-    teacher_hidden: Float[Tensor, "batch tokens width"],
+    student_hidden: Float[Tensor, "batch tokens *layers width"],
+    teacher_hidden: Float[Tensor, "batch tokens *layers width"],
     attention_mask: Int[Tensor, "batch tokens"],
 ) -> Float[Tensor, ""]:
     """Angle between the hidden vectors of teacher and student, mean over all tokens but padding.
 
         L = (1 / N) · Σ 1 − (s · t) / (‖s‖ ‖t‖),  N the number of tokens that are not padding
+
+    Where several layers are aligned, the mean over them too.
 
     Sanh et al. 2019, section 2: it aligns the directions of the hidden vectors, whatever their
     norms.
@@ -48,8 +50,8 @@ class Output:
     """What a model says of one batch."""
 
     logits: Float[Tensor, "batch ..."]
-    hidden: Float[Tensor, "batch tokens width"]
-    """The last layer's hidden states."""
+    hidden: Float[Tensor, "batch tokens *layers width"]
+    """The hidden states that are aligned, of one layer or several."""
 
 
 def combine(

@@ -5,7 +5,7 @@ from typing import Any
 from distill_core.config import Pipeline
 from distill_core.dataset import Splits
 from distill_core.errors import ConfigError
-from distill_core.layers import pick_layers
+from distill_core.layers import map_layers, pick_layers
 from distill_core.targets import find_target
 from distill_core.teacher import ModelDescription
 
@@ -14,14 +14,17 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...]:
     """Check the pipeline file against the teacher, and return the layers picked.
 
     Raises:
-        ConfigError: a layer that the teacher does not have, or texts longer than it reads.
+        ConfigError: a layer that the teacher does not have, hidden states that cannot be aligned, or
+            texts longer than it reads.
     """
     if pipeline.data.max_length > teacher.max_length:
         raise ConfigError(
             f"data.max_length: {pipeline.data.max_length} tokens, and the teacher reads "
             f"{teacher.max_length}; accepted: 1 to {teacher.max_length}"
         )
-    return pick_layers(teacher.stack.kinds, pipeline.student)
+    layers = pick_layers(teacher.stack.kinds, pipeline.student)
+    map_layers(len(layers), teacher.layers, pipeline.losses.hidden_layers)
+    return layers
 
 
 def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> dict[str, Any]:

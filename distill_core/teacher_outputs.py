@@ -26,21 +26,24 @@ class TeacherOutputs:
     Hidden states are kept in bf16, since the losses read their directions alone; logits in fp32.
     """
 
-    def __init__(self, compute: Ask, lengths: Sequence[int], width: int, folder: Path) -> None:
+    def __init__(
+        self, compute: Ask, lengths: Sequence[int], shape: tuple[int, int], folder: Path
+    ) -> None:
         """Keep outputs in a folder, which may be removed afterwards.
 
         Args:
             compute: runs the teacher on a batch.
             lengths: tokens of each row.
-            width: of the hidden states.
+            shape: layers that are aligned, and the width of their hidden states.
             folder: on a disk with room for `size_bytes` of them.
         """
         self._compute = compute
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self._starts = self._ends - np.asarray(lengths, dtype=np.int64)
         self._known = np.zeros(len(lengths), dtype=bool)
-        self._hidden = _on_disk(folder, int(self._ends[-1]), width)
+        self._hidden = _on_disk(folder, int(self._ends[-1]), shape[0] * shape[1])
         self._logits: dict[int, Tensor] = {}
+        self._shape = shape
 
     def __call__(self, batch: Batch) -> Output:
         """Return the teacher's output for a batch, whose `rows` number its rows."""
@@ -54,11 +57,12 @@ class TeacherOutputs:
     def _read(self, rows: Int[np.ndarray, " batch"], mask: Int[Tensor, "batch tokens"]) -> Output:
         kept = [self._hidden[self._starts[row] : self._ends[row]] for row in rows]
         hidden = pad_sequence(kept, batch_first=True).to(mask.device).float()
+        hidden = hidden.unflatten(2, self._shape)
         logits = pad_sequence([self._logits[row] for row in rows], batch_first=True)
         return Output(logits.to(mask.device), hidden)
 
     def _write(self, rows: Int[np.ndarray, " batch"], output: Output) -> None:
-        hidden, logits = output.hidden.cpu(), output.logits.cpu()
+        hidden, logits = output.hidden.flatten(2).cpu(), output.logits.cpu()
         for place, row in enumerate(rows):
             start, end = self._starts[row], self._ends[row]
             self._hidden[start:end] = hidden[place, : end - start]
@@ -69,14 +73,14 @@ class TeacherOutputs:
             self._known[row] = True
 
 
-def size_bytes(lengths: Sequence[int], width: int) -> int:
+def size_bytes(lengths: Sequence[int], shape: tuple[int, int]) -> int:
     """Return what the hidden states of all rows take on disk."""
-    return int(np.sum(lengths, dtype=np.int64)) * width * _BYTES_A_NUMBER
+    return int(np.sum(lengths, dtype=np.int64)) * shape[0] * shape[1] * _BYTES_A_NUMBER
 
 
-def fits(lengths: Sequence[int], width: int, budget_bytes: float, folder: Path) -> bool:
+def fits(lengths: Sequence[int], shape: tuple[int, int], budget_bytes: float, folder: Path) -> bool:
     """Tell whether the outputs may be kept: within the budget, and half of what is free on the disk."""
-    size = size_bytes(lengths, width)
+    size = size_bytes(lengths, shape)
     return size <= budget_bytes and 2 * size <= shutil.disk_usage(folder).free
 
 

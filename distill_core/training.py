@@ -24,6 +24,7 @@ from distill_core.config import LossWeights, TrainingSettings
 from distill_core.errors import TrainingError
 from distill_core.evaluation import model_logits, read_labels, score
 from distill_core.heads import Head
+from distill_core.layers import map_layers
 from distill_core.losses import Losses, Output, combine, task_only
 from distill_core.optimization import (
     MAX_GRADIENT_NORM,
@@ -251,7 +252,11 @@ class Learner:
             get_linear_schedule_with_warmup(optimizer, warm_up, job.steps)
             for optimizer in self.optimizers
         ]
-        self.teachers = _in_precisions(teacher, job.settings.precision, accelerator.device)
+        depth = model.config.num_hidden_layers
+        their_depth = depth if teacher is None else teacher.config.num_hidden_layers
+        pairs = map_layers(depth, their_depth, job.weights.hidden_layers)
+        self.aligned, theirs = zip(*pairs, strict=True)
+        self.teachers = _in_precisions(teacher, theirs, job.settings.precision, accelerator.device)
         self.precision = choose_precision(job.settings.precision, self._trial_step())
         self.ask_teacher = self.teachers.get(self.precision.precision)
         if self.ask_teacher is not None and keep_in is not None:
@@ -286,7 +291,7 @@ class Learner:
 
     def _losses(self, batch: Batch, precision: Precision, ask_teacher: Ask | None) -> Losses:
         with autocast(precision, self.accelerator.device):
-            student = _output(self.model, batch)
+            student = _output(self.model, batch, self.aligned)
         if ask_teacher is None:
             return task_only(student, batch["labels"], self.job.head)
         teacher = ask_teacher(batch)
@@ -295,12 +300,13 @@ class Learner:
 
     def _keep_outputs(self, ask_teacher: Ask, folder: Path) -> Ask:
         """Ask the teacher about each row only once, if that saves anything and the disk has room."""
-        lengths, width = self.job.train["length"][:], self.model.config.hidden_size
+        lengths = self.job.train["length"][:]
+        shape = (len(self.aligned), self.model.config.hidden_size)
         budget = 1e9 * self.job.settings.keep_outputs_gb
         again = self.job.steps > self.job.steps_per_epoch
-        if not (again and fits(lengths, width, budget, folder)):
+        if not (again and fits(lengths, shape, budget, folder)):
             return ask_teacher
-        return TeacherOutputs(ask_teacher, lengths, width, folder)
+        return TeacherOutputs(ask_teacher, lengths, shape, folder)
 
     def _trial_step(self) -> Callable[[Precision], None]:
         """Return a step that leaves no trace in the model, on the rows at the start of the data."""
@@ -317,13 +323,17 @@ class Learner:
         return step
 
 
-def _output(model: PreTrainedModel, batch: Batch) -> Output:
+def _output(model: PreTrainedModel, batch: Batch, layers: Sequence[int]) -> Output:
     answer = model(**model_inputs(model, batch), output_hidden_states=True)
-    return Output(answer.logits.float(), answer.hidden_states[-1].float())
+    hidden = torch.stack([answer.hidden_states[layer] for layer in layers], dim=2)
+    return Output(answer.logits.float(), hidden.float())
 
 
 def _in_precisions(
-    teacher: PreTrainedModel | None, setting: str, device: torch.device
+    teacher: PreTrainedModel | None,
+    layers: Sequence[int],
+    setting: str,
+    device: torch.device,
 ) -> dict[Precision, Ask]:
     """Return what asks a frozen copy of the teacher, for each precision it may run in.
 
@@ -334,13 +344,13 @@ def _in_precisions(
     types: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
     return {
         precision: partial(
-            _ask, copy.deepcopy(teacher).to(device, dtype).eval().requires_grad_(False)
+            _ask, copy.deepcopy(teacher).to(device, dtype).eval().requires_grad_(False), layers
         )
         for precision, dtype in types.items()
         if setting in ("auto", precision)
     }
 
 
-def _ask(teacher: PreTrainedModel, batch: Batch) -> Output:
+def _ask(teacher: PreTrainedModel, layers: Sequence[int], batch: Batch) -> Output:
     with torch.no_grad():
-        return _output(teacher, batch)
+        return _output(teacher, batch, layers)

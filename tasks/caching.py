@@ -62,6 +62,7 @@ STAGES = {
         (
             "training",
             "teacher_outputs",
+            "layers",
             "losses",
             "soft_targets",
             "optimization",

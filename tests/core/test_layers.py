@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_core.config import StudentShape
+from distill_core.config import LossWeights, StudentShape
 from distill_core.errors import ConfigError
-from distill_core.layers import pick_layers
+from distill_core.layers import map_layers, pick_layers
 
 depths = st.integers(2, 48)
 rules = st.sampled_from(["alternate", "top", "bottom"])
@@ -81,3 +81,34 @@ def test_a_layer_that_the_teacher_has_not_is_refused_with_what_is_accepted() -> 
     message = r"student\.layers: \[0, 6\] names layer 6, .* has 6; accepted: 0 to 5"
     with pytest.raises(ConfigError, match=message):
         pick_layers(alike(6), StudentShape(layers=(0, 6)))
+
+
+def test_the_last_layers_are_aligned_by_default() -> None:
+    assert map_layers(3, 6, LossWeights().hidden_layers) == ((3, 6),)
+
+
+def test_uniform_aligns_layers_at_the_same_share_of_the_depth() -> None:
+    assert map_layers(3, 6, "uniform") == ((1, 2), (2, 4), (3, 6))
+    assert map_layers(4, 12, "uniform") == ((1, 3), (2, 6), (3, 9), (4, 12))  # TinyBERT's g(m) = 3m
+    assert map_layers(4, 6, "uniform") == ((1, 2), (2, 3), (3, 4), (4, 6))
+
+
+@given(depths, st.data())
+def test_uniform_ends_with_both_last_layers_and_never_turns_back(
+    depth: int, data: st.DataObject
+) -> None:
+    pairs = map_layers(data.draw(st.integers(1, depth)), depth, "uniform")
+    theirs = [teacher for _, teacher in pairs]
+    assert theirs == sorted(set(theirs))
+    assert pairs[-1][1] == depth
+    assert theirs[0] >= 1
+
+
+def test_layers_to_align_are_taken_by_number() -> None:
+    assert map_layers(2, 6, (1, 6)) == ((1, 1), (2, 6))
+
+
+@pytest.mark.parametrize("rule", [(6,), (1, 2, 3), (1, 7)])
+def test_alignments_that_do_not_fit_are_refused(rule: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"losses\.hidden_layers: .* accepted: 2 layers"):
+        map_layers(2, 6, rule)

@@ -136,6 +136,14 @@ def test_cosine_loss_ignores_padding(seed: int) -> None:
     assert torch.equal(cosine_loss(student, teacher, mask), before)
 
 
+@given(seeds)
+def test_cosine_loss_of_several_layers_is_the_mean_of_theirs(seed: int) -> None:
+    student, teacher = draw(seed, 2, 4, 3, 8), draw(seed + 1, 2, 4, 3, 8)
+    mask = tensor([[1, 1, 1, 0], [1, 0, 0, 0]])
+    each = [cosine_loss(student[:, :, n], teacher[:, :, n], mask) for n in range(3)]
+    assert_close(cosine_loss(student, teacher, mask), torch.stack(each).mean())
+
+
 def outputs(seed: int) -> tuple[Output, Output, Tensor, Tensor]:
     """Student, teacher, labels and attention mask of a batch of 4."""
     student = Output(draw(seed, 4, 3).requires_grad_(), draw(seed + 1, 4, 6, 8).requires_grad_())

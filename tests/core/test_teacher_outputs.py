@@ -17,7 +17,9 @@ from distill_core.student import build_student
 from distill_core.teacher_outputs import TeacherOutputs, fits, size_bytes
 from distill_core.training import Job, Trained, distill
 
-WIDTH = 32
+SHAPE = (1, 32)
+ROW = 2 * 32
+"""Bytes of a token."""
 
 
 class Teacher:
@@ -31,7 +33,7 @@ class Teacher:
         self.batches += 1
         with torch.no_grad():
             answer = self.model(**model_inputs(self.model, batch), output_hidden_states=True)
-        return Output(answer.logits, answer.hidden_states[-1])
+        return Output(answer.logits, answer.hidden_states[-1][:, :, None])
 
 
 def batch_of(rows: DatasetDict, *numbers: int) -> Batch:
@@ -48,7 +50,7 @@ def test_a_row_is_asked_once_and_answered_alike_in_any_company(
     fitted_teacher: PreTrainedModel, rows: DatasetDict, tmp_path: Path
 ) -> None:
     teacher = Teacher(fitted_teacher)
-    outputs = TeacherOutputs(teacher, rows["train"]["length"][:], WIDTH, tmp_path)
+    outputs = TeacherOutputs(teacher, rows["train"]["length"][:], SHAPE, tmp_path)
     for numbers in ((0, 1, 2), (5, 3, 4)):
         outputs(batch_of(rows, *numbers))
     assert teacher.batches == 2
@@ -64,16 +66,16 @@ def test_a_row_is_asked_once_and_answered_alike_in_any_company(
 
 def test_room_is_taken_before_anything_is_written(rows: DatasetDict, tmp_path: Path) -> None:
     lengths = rows["train"]["length"][:]
-    TeacherOutputs(lambda batch: pytest.fail("asked"), lengths, WIDTH, tmp_path)
+    TeacherOutputs(lambda batch: pytest.fail("asked"), lengths, SHAPE, tmp_path)
     (file,) = tmp_path.iterdir()
-    assert file.stat().st_size == size_bytes(lengths, WIDTH) == 2 * WIDTH * sum(lengths)
+    assert file.stat().st_size == size_bytes(lengths, SHAPE) == ROW * sum(lengths)
     assert file.stat().st_blocks * 512 >= file.stat().st_size
 
 
 def test_outputs_are_kept_within_budget_and_disk(tmp_path: Path) -> None:
-    assert fits([10, 20], WIDTH, budget_bytes=2.0 * WIDTH * 30, folder=tmp_path)
-    assert not fits([10, 20], WIDTH, budget_bytes=2.0 * WIDTH * 30 - 1, folder=tmp_path)
-    assert not fits([10**9] * 1000, 1024, budget_bytes=1e18, folder=tmp_path)
+    assert fits([10, 20], SHAPE, budget_bytes=1.0 * ROW * 30, folder=tmp_path)
+    assert not fits([10, 20], SHAPE, budget_bytes=1.0 * ROW * 30 - 1, folder=tmp_path)
+    assert not fits([10**9] * 1000, (1, 1024), budget_bytes=1e18, folder=tmp_path)
 
 
 def train(job: Job, teacher: PreTrainedModel, scratch: Path | None) -> Trained:
@@ -91,6 +93,18 @@ def test_a_training_with_kept_outputs_goes_as_one_that_asks_again(
         [step.total for step in asked.steps], rel=1e-3
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_layers_hidden_states_are_kept_where_all_are_aligned(
+    fitted_teacher: PreTrainedModel, job: Job, tmp_path: Path
+) -> None:
+    everywhere = replace(job, weights=LossWeights(hidden_layers="uniform"))
+    asked, kept = (train(everywhere, fitted_teacher, scratch) for scratch in (None, tmp_path))
+    assert kept.kept_outputs
+    losses = [[step.cosine for step in trained.steps] for trained in (asked, kept)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+    last = [step.cosine for step in train(job, fitted_teacher, tmp_path).steps]
+    assert last[0] != pytest.approx(losses[0][0], rel=1e-3)
 
 
 @pytest.mark.parametrize("change", [{"epochs": 1}, {"keep_outputs_gb": 0.0}, {"max_steps": 5}])
