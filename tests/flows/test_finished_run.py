@@ -23,6 +23,7 @@ STAGE_TASKS = (
     "initialise student",
     "distil",
     "evaluate",
+    "compare baselines",
     "export",
     *(f"quantize for {target}" for target in TARGETS),
     "benchmark",
