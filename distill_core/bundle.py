@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from distill_core.files import file_digest, read_json, write_json
-from distill_core.heads import Head
+from distill_core.heads import HEADS, Head
 from distill_core.quantization import QUANTIZED_FILE
 from distill_core.runtime import MODEL_INPUTS, open_session, run_row
 from distill_core.targets import OPSET, Target
@@ -197,4 +197,6 @@ def model_card(manifest: Manifest) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("README.md.j2").render(manifest=manifest)
+    return environment.get_template("README.md.j2").render(
+        manifest=manifest, head=HEADS[manifest.task]
+    )

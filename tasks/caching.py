@@ -81,7 +81,9 @@ STAGES = {
     "onnx": Code(("export", "runtime"), (*_TORCH, *_ONNX)),
     "artifact": Code(("quantization", "evaluation", "runtime", "heads"), _ONNX),
     "benchmark": Code(("benchmark", "benchmark_worker", "runtime"), ("torch", "onnxruntime")),
-    "bundle": Code(("bundle", "verification", "runtime", "targets"), ("tokenizers", "onnxruntime")),
+    "bundle": Code(
+        ("bundle", "verification", "runtime", "targets", "heads"), ("tokenizers", "onnxruntime")
+    ),
     "mlflow": Code(()),
     "report": Code(("report", "charts", "comparison", "outcome")),
     "logged": Code(("tasks.tracking",)),

@@ -40,6 +40,10 @@ class Head(ABC):
     text_columns: ClassVar[tuple[str, ...]]
     """Those of them that hold text; `pair`, where the head reads one, may be left out."""
     label_column: ClassVar[str]
+    kind: ClassVar[str]
+    """What the model is, for the README of a bundle: "a text classifier"."""
+    reading: ClassVar[str]
+    """How an app reads the logits, for the same."""
 
     @classmethod
     @abstractmethod

@@ -23,6 +23,8 @@ class MultiLabelClassification(Head):
     columns = ("text", "label")
     text_columns = ("text", "pair")
     label_column = "label"
+    kind = "a classifier that gives a text any number of labels"
+    reading = "A text has every label whose logit is above 0."
 
     @classmethod
     def fits(cls, problem_type: str | None, labels: int) -> bool:

@@ -23,6 +23,8 @@ class Regression(Head):
     columns = ("text", "label")
     text_columns = ("text", "pair")
     label_column = "label"
+    kind = "a model that scores texts"
+    reading = "The single logit is the score."
 
     @classmethod
     def fits(cls, problem_type: str | None, labels: int) -> bool:

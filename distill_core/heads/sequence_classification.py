@@ -22,6 +22,8 @@ class SequenceClassification(Head):
     columns = ("text", "label")
     text_columns = ("text", "pair")
     label_column = "label"
+    kind = "a text classifier"
+    reading = "The label is the one with the largest logit."
 
     @classmethod
     def fits(cls, problem_type: str | None, labels: int) -> bool:

@@ -25,6 +25,11 @@ class TokenClassification(Head):
     columns = ("tokens", "tags")
     text_columns = ("tokens",)
     label_column = "tags"
+    kind = "a tagger of words"
+    reading = (
+        "Each token has a logit for each tag, and its tag is the one with the largest; a word's tag is that "
+        "of its first piece, and special tokens have none."
+    )
 
     @classmethod
     def fits(cls, problem_type: str | None, labels: int) -> bool:

@@ -288,3 +288,6 @@ def test_a_head_learns_exports_quantizes_and_verifies(
     made = Artifact(target, file, found["metrics"], found["retention"], found["agreement"])
     assemble(made, origin, texts, tmp_path / "bundle")
     assert verify(tmp_path / "bundle").problems == ()
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert case.head.reading in card
+    assert "text classifier" not in card
