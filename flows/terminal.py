@@ -91,8 +91,8 @@ def print_report(report: Mapping[str, Any]) -> None:
 def _baseline_line(baseline: Mapping[str, Any], metric: str) -> str:
     above = baseline["student_above"]
     return (
-        f"  {baseline['name']:<17}  {metric} {baseline['metrics'][metric]:.4f}; the student is "
-        f"{above['difference']:+.4f} [{above['low']:+.4f}, {above['high']:+.4f}] above"
+        f"  {baseline['name']:<17}  {metric} {baseline['metrics'][metric]:.4f}; from it to the student "
+        f"{above['difference']:+.4f} [{above['low']:+.4f}, {above['high']:+.4f}]"
     )
 
 
