@@ -40,7 +40,6 @@ class TeacherOutputs:
         self._compute = compute
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self._starts = self._ends - np.asarray(lengths, dtype=np.int64)
-        self._known = np.zeros(len(lengths), dtype=bool)
         self._hidden = _on_disk(folder, int(self._ends[-1]), shape[0] * shape[1])
         self._logits: dict[int, Tensor] = {}
         self._shape = shape
@@ -48,7 +47,7 @@ class TeacherOutputs:
     def __call__(self, batch: Batch) -> Output:
         """Return the teacher's output for a batch, whose `rows` number its rows."""
         rows = batch["rows"].numpy()
-        if self._known[rows].all():
+        if all(row in self._logits for row in rows):
             return self._read(rows, batch["attention_mask"])
         output = self._compute(batch)
         self._write(rows, output)
@@ -70,7 +69,6 @@ class TeacherOutputs:
             self._logits[row] = (
                 logits[place, : end - start] if by_token else logits[place]
             ).clone()
-            self._known[row] = True
 
 
 def size_bytes(lengths: Sequence[int], shape: tuple[int, int]) -> int:

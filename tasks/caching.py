@@ -41,41 +41,25 @@ class Code:
 _TORCH = ("torch", "transformers")
 _ONNX = ("onnx", "onnxruntime", "optimum-onnx")
 
+_TRAINING = (
+    "training",
+    "teacher_outputs",
+    "layers",
+    "losses",
+    "soft_targets",
+    "optimization",
+    "precision",
+    "batches",
+    "heads",
+)
+
 STAGES = {
-    "embedded": Code(
-        (
-            "embedded",
-            "training",
-            "losses",
-            "soft_targets",
-            "optimization",
-            "precision",
-            "batches",
-            "heads",
-        ),
-        (*_TORCH, "accelerate", "numpy", "scikit-learn"),
-    ),
+    "embedded": Code(("embedded", *_TRAINING), (*_TORCH, "accelerate", "numpy", "scikit-learn")),
     "teacher": Code(("teacher", "families")),
     "data": Code(("dataset", "batches", "heads"), ("datasets", "tokenizers", "scikit-learn")),
     "start": Code(("student", "layers", "teacher", "families"), _TORCH),
-    "student": Code(
-        (
-            "training",
-            "teacher_outputs",
-            "layers",
-            "losses",
-            "soft_targets",
-            "optimization",
-            "precision",
-            "batches",
-            "heads",
-        ),
-        (*_TORCH, "accelerate"),
-    ),
-    "untaught": Code(
-        ("training", "losses", "optimization", "precision", "batches", "heads"),
-        (*_TORCH, "accelerate"),
-    ),
+    "student": Code(_TRAINING, (*_TORCH, "accelerate")),
+    "untaught": Code(_TRAINING, (*_TORCH, "accelerate")),
     "baselines": Code(("baselines", "evaluation", "heads"), (*_TORCH, "scikit-learn")),
     "evaluation": Code(("evaluation", "heads"), (*_TORCH, "scikit-learn")),
     "onnx": Code(("export", "runtime"), (*_TORCH, *_ONNX)),

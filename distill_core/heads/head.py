@@ -35,10 +35,8 @@ class Head(ABC):
     auto_class: ClassVar[str]
     onnx_task: ClassVar[str]
     main_metric: ClassVar[str]
-    columns: ClassVar[tuple[str, ...]]
-    """Keys of data.columns that must be there."""
     text_columns: ClassVar[tuple[str, ...]]
-    """Those of them that hold text; `pair`, where the head reads one, may be left out."""
+    """Keys of data.columns that hold text; `pair`, where the head reads one, may be left out."""
     label_column: ClassVar[str]
     kind: ClassVar[str]
     """What the model is, for the README of a bundle: "a text classifier"."""

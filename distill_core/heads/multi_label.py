@@ -20,7 +20,6 @@ class MultiLabelClassification(Head):
     auto_class = "AutoModelForSequenceClassification"
     onnx_task = "text-classification"
     main_metric = "f1_micro"
-    columns = ("text", "label")
     text_columns = ("text", "pair")
     label_column = "label"
     kind = "a classifier that gives a text any number of labels"

@@ -20,7 +20,6 @@ class Regression(Head):
     auto_class = "AutoModelForSequenceClassification"
     onnx_task = "text-classification"
     main_metric = "spearman"
-    columns = ("text", "label")
     text_columns = ("text", "pair")
     label_column = "label"
     kind = "a model that scores texts"

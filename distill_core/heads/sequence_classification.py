@@ -19,7 +19,6 @@ class SequenceClassification(Head):
     auto_class = "AutoModelForSequenceClassification"
     onnx_task = "text-classification"
     main_metric = "accuracy"
-    columns = ("text", "label")
     text_columns = ("text", "pair")
     label_column = "label"
     kind = "a text classifier"

@@ -22,7 +22,6 @@ class TokenClassification(Head):
     auto_class = "AutoModelForTokenClassification"
     onnx_task = "token-classification"
     main_metric = "f1"
-    columns = ("tokens", "tags")
     text_columns = ("tokens",)
     label_column = "tags"
     kind = "a tagger of words"
