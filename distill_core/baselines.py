@@ -3,7 +3,7 @@
 Two floors that need no transformer at all, and the same student taught by labels alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from distill_core.evaluation import difference_interval, read_labels, score
-from distill_core.heads import Head
+from distill_core.heads import Head, TextHead
 
 FLOOR_ROWS = 50_000
 """More training rows move a linear model no further than its interval, and cost minutes."""
@@ -37,26 +37,25 @@ def measure_floors(
     word embeddings, without one layer of it.
 
     Args:
-        head: names the linear model that fits its labels; one without gives no floors.
+        head: knows the linear model that fits its labels; one that answers words has no floors.
         embeddings: of the teacher's words.
         train: tokenized rows; at most 50,000 of them, drawn with the seed, are read.
         rows: what to answer.
         seed: decides which rows are drawn.
     """
+    if not isinstance(head, TextHead):
+        return {}
     if len(train) > FLOOR_ROWS:
         train = train.shuffle(seed=seed).select(range(FLOOR_ROWS))
     labels = read_labels(head, train)
-    features: dict[str, Callable[[], tuple[Any, Any]]] = {
-        "tf-idf": lambda: _terms(train, rows),
-        "static embeddings": lambda: _static(embeddings, train, rows),
+    features = {
+        "tf-idf": _terms(train, rows),
+        "static embeddings": _static(embeddings, train, rows),
     }
-    floors = {}
-    for name, make in features.items():
-        learnt, asked = make()
-        logits = head.linear_logits(learnt, labels, asked)
-        if logits is not None:
-            floors[name] = logits
-    return floors
+    return {
+        name: head.linear_logits(learnt, labels, asked)
+        for name, (learnt, asked) in features.items()
+    }
 
 
 def _terms(train: Dataset, rows: Dataset) -> tuple[Any, Any]:

@@ -96,12 +96,7 @@ def assemble(artifact: Artifact, origin: Origin, texts: Sequence[Texts], folder:
     shutil.copyfile(artifact.file, onnx_folder / QUANTIZED_FILE)
     shutil.copyfile(origin.exported, onnx_folder / "model.onnx")
     _write_tokenizer_and_config(origin, folder)
-    pairs = len(texts[0]) > 1
-    hard = (
-        zip(HARD_TEXTS, reversed(HARD_TEXTS), strict=True)
-        if pairs
-        else zip(HARD_TEXTS, strict=True)
-    )
+    hard = zip(*(HARD_TEXTS, HARD_TEXTS[::-1])[: len(texts[0])], strict=True)
     golden = _golden_examples(artifact, origin, [*texts, *hard])
     manifest = _manifest(artifact, origin, golden)
     (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")

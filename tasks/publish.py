@@ -10,6 +10,7 @@ from prefect.states import State
 
 from distill_core.errors import VerificationError
 from distill_core.files import copy_tree, new_file, new_folder, read_json, write_json
+from distill_core.heads import Head
 from distill_core.targets import find_target
 from tasks.artifacts import publish_facts
 from tasks.benchmark import TEACHER
@@ -55,7 +56,7 @@ def bundle(job: Job, target: str, artifact: Stage, stages: Stages) -> State[Stag
             agreement=artifact.facts["agreement"],
         )
         (folder / BUNDLE).mkdir()
-        bundle.assemble(made, origin, _golden_texts(stages["data"]), folder / BUNDLE)
+        bundle.assemble(made, origin, _golden_texts(origin.head, stages["data"]), folder / BUNDLE)
         found = verification.verify(folder / BUNDLE)
         if not found.passed:
             problems = "\n  ".join(found.problems)
@@ -67,17 +68,13 @@ def bundle(job: Job, target: str, artifact: Stage, stages: Stages) -> State[Stag
     return as_state(stage)
 
 
-def _golden_texts(data: Stage) -> list[tuple[str, ...]]:
+def _golden_texts(head: Head, data: Stage) -> list[tuple[str, ...]]:
     from distill_core.batches import open_tokenized
     from distill_core.benchmark import pick_rows
 
     rows = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
     picked = rows.select(pick_rows(rows["length"][:], GOLDEN_ROWS))
-    if "tokens" in rows.column_names:
-        return [(" ".join(words),) for words in picked["tokens"]]
-    return list(
-        zip(*(picked[key] for key in ("text", "pair") if key in rows.column_names), strict=True)
-    )
+    return [head.texts(row) for row in picked]
 
 
 @task(name="report", task_run_name="report", cache_policy=NO_CACHE)

@@ -6,14 +6,18 @@ from pkgutil import iter_modules
 from typing import Any
 
 from distill_core.errors import TeacherError
-from distill_core.heads.head import Head, Labels
+from distill_core.heads.head import Head, Labels, TextHead
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-HEADS: dict[str, type[Head]] = {head.name: head for head in Head.__subclasses__()}
+HEADS: dict[str, type[Head]] = {
+    head.name: head
+    for head in (*TextHead.__subclasses__(), *Head.__subclasses__())
+    if head is not TextHead
+}
 
-__all__ = ["HEADS", "Head", "Labels", "find_head"]
+__all__ = ["HEADS", "Head", "Labels", "TextHead", "find_head"]
 
 
 def find_head(config: Mapping[str, Any], task: str, where: str) -> Head:

@@ -75,8 +75,12 @@ class Head(ABC):
             tokenizer: the teacher's, a PreTrainedTokenizerFast.
             max_length: longer texts are cut to this many tokens, the special ones included.
         """
-        texts = [rows[key] for key in ("text", "pair") if key in rows]
+        texts = [rows[key] for key in self.text_columns if key in rows]
         return {**tokenizer(*texts, truncation=True, max_length=max_length)}
+
+    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return what an app would hand to the tokenizer for a row: a text, or two."""
+        return tuple(row[key] for key in self.text_columns if key in row)
 
     def positions(
         self, logits: Float[Any, "batch ..."], attention_mask: Int[Any, "batch tokens"]
@@ -147,21 +151,31 @@ class Head(ABC):
         alike = predictions == others
         return float(np.mean(alike.reshape(len(alike), -1).all(axis=1)))
 
+    @abstractmethod
+    def answer(self, logits: Float[np.ndarray, "..."]) -> str:
+        """Say what a model's output for one row means."""
+
+
+class TextHead(Head):
+    """One answer for each text, or for each pair of texts."""
+
+    architecture_suffix = "ForSequenceClassification"
+    auto_class = "AutoModelForSequenceClassification"
+    onnx_task = "text-classification"
+    text_columns = ("text", "pair")
+    label_column = "label"
+
+    @abstractmethod
     def linear_logits(
         self, features: Any, labels: Labels, asked: Any
-    ) -> Float[np.ndarray, "units classes"] | None:
-        """Train a linear model on rows, and return its logits of others; None where none fits.
+    ) -> Float[np.ndarray, "units classes"]:
+        """Train a linear model on rows, and return its logits of others.
 
         Args:
             features: a matrix of training rows, sparse or not.
             labels: of these rows.
             asked: a matrix of the rows to answer.
         """
-        return None
-
-    @abstractmethod
-    def answer(self, logits: Float[np.ndarray, "..."]) -> str:
-        """Say what a model's output for one row means."""
 
 
 def sum_by_row(

@@ -8,20 +8,15 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from distill_core.errors import DataError
-from distill_core.heads.head import Head, Labels, f1, sum_by_row
+from distill_core.heads.head import Labels, TextHead, f1, sum_by_row
 from distill_core.heads.sequence_classification import class_number
 
 
-class MultiLabelClassification(Head):
+class MultiLabelClassification(TextHead):
     """Any number of labels for each text, or for each pair of texts."""
 
     name = "multi-label-classification"
-    architecture_suffix = "ForSequenceClassification"
-    auto_class = "AutoModelForSequenceClassification"
-    onnx_task = "text-classification"
     main_metric = "f1_micro"
-    text_columns = ("text", "pair")
-    label_column = "label"
     kind = "a classifier that gives a text any number of labels"
     reading = "A text has every label whose logit is above 0."
 
@@ -105,7 +100,7 @@ class MultiLabelClassification(Head):
 
     def linear_logits(
         self, features: Any, labels: Labels, asked: Any
-    ) -> Float[np.ndarray, "units classes"] | None:
+    ) -> Float[np.ndarray, "units classes"]:
         """Logistic regression for each label; one that all rows have or none has is a constant."""
         from sklearn.linear_model import LogisticRegression
 

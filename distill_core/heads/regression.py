@@ -9,19 +9,14 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from distill_core.errors import DataError
-from distill_core.heads.head import Head, Labels
+from distill_core.heads.head import Labels, TextHead
 
 
-class Regression(Head):
+class Regression(TextHead):
     """A score for each text, or for each pair of texts, such as how alike they are."""
 
     name = "regression"
-    architecture_suffix = "ForSequenceClassification"
-    auto_class = "AutoModelForSequenceClassification"
-    onnx_task = "text-classification"
     main_metric = "spearman"
-    text_columns = ("text", "pair")
-    label_column = "label"
     kind = "a model that scores texts"
     reading = "The single logit is the score."
 
@@ -98,7 +93,7 @@ class Regression(Head):
 
     def linear_logits(
         self, features: Any, labels: Labels, asked: Any
-    ) -> Float[np.ndarray, "units 1"] | None:
+    ) -> Float[np.ndarray, "units 1"]:
         """Ridge regression."""
         from sklearn.linear_model import Ridge
 

@@ -8,19 +8,14 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from distill_core.errors import DataError
-from distill_core.heads.head import Head, Labels, sum_by_row
+from distill_core.heads.head import Labels, TextHead, sum_by_row
 
 
-class SequenceClassification(Head):
+class SequenceClassification(TextHead):
     """One label for each text, or for each pair of texts."""
 
     name = "sequence-classification"
-    architecture_suffix = "ForSequenceClassification"
-    auto_class = "AutoModelForSequenceClassification"
-    onnx_task = "text-classification"
     main_metric = "accuracy"
-    text_columns = ("text", "pair")
-    label_column = "label"
     kind = "a text classifier"
     reading = "The label is the one with the largest logit."
 
@@ -75,7 +70,7 @@ class SequenceClassification(Head):
 
     def linear_logits(
         self, features: Any, labels: Labels, asked: Any
-    ) -> Float[np.ndarray, "units classes"] | None:
+    ) -> Float[np.ndarray, "units classes"]:
         """Logistic regression; a class that no training row has is never answered."""
         from sklearn.linear_model import LogisticRegression
 

@@ -53,6 +53,10 @@ class TokenClassification(Head):
         labels = [_align(encoded.word_ids(row), tags) for row, tags in enumerate(rows["tags"])]
         return {**encoded, "label": labels}
 
+    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the words as a text."""
+        return (" ".join(row["tokens"]),)
+
     def positions(
         self,
         logits: Float[Any, "batch tokens classes"],

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from distill_core.baselines import compare, measure_floors, verdict
 from distill_core.evaluation import model_logits, read_labels, score
-from distill_core.heads import Head, Labels
+from distill_core.heads import Labels
 from distill_core.heads.multi_label import MultiLabelClassification
 from distill_core.heads.regression import Regression
 from distill_core.heads.sequence_classification import SequenceClassification
@@ -90,8 +90,11 @@ def test_other_heads_have_the_linear_model_that_fits_their_labels() -> None:
         scores.linear_logits(features, Labels(3 * features[:, 0], rows), features)
     )
     assert scores.metrics(said, Labels(3 * features[:, 0], rows))["spearman"] == pytest.approx(1)
-    words: Head = TokenClassification(("O", "B-X"))
-    assert words.linear_logits(features, Labels(rows, rows), features) is None
+
+
+def test_a_head_that_answers_words_has_no_floors(rows: DatasetDict, words: torch.Tensor) -> None:
+    tagger = TokenClassification(("O", "B-X"))
+    assert measure_floors(tagger, words, rows["train"], rows["validation"], seed=0) == {}
 
 
 def test_a_student_is_compared_row_by_row(
