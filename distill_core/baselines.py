@@ -96,11 +96,10 @@ def compare(
 ) -> dict[str, Any]:
     """Return the metrics of a baseline, and how far the student is above it, with its interval."""
     labels = read_labels(head, rows)
-    parts = [head.statistics(head.predict(answers), labels) for answers in (student_logits, logits)]
     return {
         "name": name,
         "metrics": score(head, logits, labels),
-        "student_above": vars(difference_interval(head, parts[0], parts[1], seed)),
+        "student_above": vars(difference_interval(head, student_logits, logits, labels, seed)),
     }
 
 

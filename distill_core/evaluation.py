@@ -71,20 +71,22 @@ class Interval:
 
 def difference_interval(
     head: Head,
-    student: Float[np.ndarray, "rows parts"],
-    teacher: Float[np.ndarray, "rows parts"],
+    logits: Float[np.ndarray, "units classes"],
+    other_logits: Float[np.ndarray, "units classes"],
+    labels: Labels,
     seed: int,
 ) -> Interval:
-    """Paired bootstrap of student − teacher in the main metric.
+    """Paired bootstrap of one model − the other in the main metric.
 
     Rows are drawn with replacement, the same ones for both models, 10,000 times; the interval is
     the middle 95% of the differences (Efron and Tibshirani 1993, "An Introduction to the
     Bootstrap", section 13.3, the percentile interval).
 
     Args:
-        head: makes the metric of sums of statistics.
-        student: the student's `statistics` of each row.
-        teacher: the same of the teacher, for the same rows.
+        head: knows the metric.
+        logits: of the one model.
+        other_logits: of the other, for the same rows.
+        labels: of these rows.
         seed: decides the draws.
     """
 
@@ -92,7 +94,8 @@ def difference_interval(
         ours, theirs = np.split(sums, 2, axis=-1)
         return np.asarray(head.main_score(ours) - head.main_score(theirs))
 
-    both = np.concatenate([student, teacher], axis=1)
+    statistics = [head.statistics(head.predict(z), labels) for z in (logits, other_logits)]
+    both = np.concatenate(statistics, axis=1)
     # Rows of few different kinds, as right and wrong answers make them, are drawn by kind.
     kinds, counts = np.unique(both, axis=0, return_counts=True)
     draws = np.random.default_rng(seed)
@@ -148,12 +151,7 @@ def evaluate(
     teacher = score(head, teacher_logits, labels)
     student = score(head, student_logits, labels)
     predictions = head.predict(student_logits)
-    interval = difference_interval(
-        head,
-        head.statistics(predictions, labels),
-        head.statistics(head.predict(teacher_logits), labels),
-        seed,
-    )
+    interval = difference_interval(head, student_logits, teacher_logits, labels, seed)
     return {
         "rows": int(labels.rows[-1]) + 1,
         "main_metric": head.main_metric,

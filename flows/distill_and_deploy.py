@@ -9,10 +9,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from distill_core.config import Pipeline
 from distill_core.errors import GateError
 from distill_core.files import taken
-from tasks.baselines import compare_baselines, train_without_teacher
+from tasks.baselines import compare_baselines
 from tasks.benchmark import benchmark
 from tasks.caching import prune
-from tasks.distill import distil, initialise_student
+from tasks.distill import distil, initialise_student, train_without_teacher
 from tasks.evaluate import evaluate
 from tasks.export import export, quantize
 from tasks.fetch import fetch_teacher, prepare_data

@@ -1,4 +1,4 @@
-"""Tasks: train the student without its teacher, and hold it and two linear floors against the student."""
+"""Task: hold against the student what needs no teacher, or no transformer."""
 
 from pathlib import Path
 from typing import Any
@@ -15,36 +15,6 @@ from tasks.stages import LOGITS, MODEL, ROWS, head_of
 
 NO_TEACHER = "labels alone"
 """The name of the student that was trained without its teacher."""
-
-
-@task(name="train without teacher", task_run_name="train without teacher", cache_policy=NO_CACHE)
-def train_without_teacher(job: Job, teacher: Stage, start: Stage, data: Stage) -> State[Stage]:
-    """Train the same student from the same start on the labels alone."""
-    pipeline = job.pipeline
-    inputs = {
-        "start": start.key,
-        "data": data.key,
-        "training": pipeline.training.model_dump(),
-    }
-
-    def build(folder: Path) -> dict[str, Any]:
-        from distill_core import training
-        from distill_core.batches import open_tokenized
-        from distill_core.student import save_model
-        from tasks.progress import TrainingProgress
-
-        rows = open_tokenized(data.folder / ROWS)
-        work = training.Job(
-            rows["train"], rows["validation"], head_of(teacher), pipeline.losses, pipeline.training
-        )
-        with TrainingProgress(f"{pipeline.name}, {NO_TEACHER}", work.steps) as progress:
-            trained = training.distill(load_model(start.folder / MODEL), None, work, progress)
-        save_model(trained.model, teacher.folder, folder / MODEL)
-        return trained.summary()
-
-    stage = run_stage(job.output, "untaught", inputs, build)
-    publish_facts(pipeline.name, stage)
-    return as_state(stage)
 
 
 @task(name="compare baselines", task_run_name="compare baselines", cache_policy=NO_CACHE)

@@ -1,9 +1,9 @@
-"""Tasks: initialise the student, and distil it."""
+"""Tasks: initialise the student, distil it, and train it without its teacher."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -16,6 +16,9 @@ from tasks.caching import Stage, as_state, run_stage
 from tasks.job import Job
 from tasks.stages import MODEL, ROWS, STEPS, head_of
 from tasks.tracking import LiveLosses
+
+if TYPE_CHECKING:
+    from distill_core import training
 
 
 @task(name="initialise student", task_run_name="initialise student", cache_policy=NO_CACHE)
@@ -56,17 +59,13 @@ def distil(job: Job, teacher: Stage, start: Stage, data: Stage, live: LiveLosses
     }
 
     def build(folder: Path) -> dict[str, Any]:
-        from distill_core import training
-        from distill_core.batches import open_tokenized
         from distill_core.student import save_model
+        from distill_core.training import distill
         from tasks.progress import TrainingProgress
 
-        rows = open_tokenized(data.folder / ROWS)
-        work = training.Job(
-            rows["train"], rows["validation"], head_of(teacher), pipeline.losses, pipeline.training
-        )
+        work = _training_job(job, teacher, data)
         with TrainingProgress(pipeline.name, work.steps) as progress, live.sending() as tracked:
-            trained = training.distill(
+            trained = distill(
                 load_model(start.folder / MODEL),
                 load_model(teacher.folder),
                 work,
@@ -80,6 +79,38 @@ def distil(job: Job, teacher: Stage, start: Stage, data: Stage, live: LiveLosses
     stage = run_stage(job.output, "student", inputs, build)
     publish_facts(pipeline.name, stage)
     return as_state(stage)
+
+
+@task(name="train without teacher", task_run_name="train without teacher", cache_policy=NO_CACHE)
+def train_without_teacher(job: Job, teacher: Stage, start: Stage, data: Stage) -> State[Stage]:
+    """Train the same student from the same start on the labels alone."""
+    pipeline = job.pipeline
+    inputs = {"start": start.key, "data": data.key, "training": pipeline.training.model_dump()}
+
+    def build(folder: Path) -> dict[str, Any]:
+        from distill_core.student import save_model
+        from distill_core.training import distill
+        from tasks.progress import TrainingProgress
+
+        work = _training_job(job, teacher, data)
+        with TrainingProgress(f"{pipeline.name}, labels alone", work.steps) as progress:
+            trained = distill(load_model(start.folder / MODEL), None, work, progress)
+        save_model(trained.model, teacher.folder, folder / MODEL)
+        return trained.summary()
+
+    stage = run_stage(job.output, "untaught", inputs, build)
+    publish_facts(pipeline.name, stage)
+    return as_state(stage)
+
+
+def _training_job(job: Job, teacher: Stage, data: Stage) -> "training.Job":
+    from distill_core import training
+    from distill_core.batches import open_tokenized
+
+    rows, pipeline = open_tokenized(data.folder / ROWS), job.pipeline
+    return training.Job(
+        rows["train"], rows["validation"], head_of(teacher), pipeline.losses, pipeline.training
+    )
 
 
 def write_steps(path: Path, steps: list[dict[str, Any]]) -> None:

@@ -39,8 +39,8 @@ def rowwise(*labels: int) -> Labels:
 
 def interval_of(student: NDArray, teacher: NDArray, seed: int) -> Interval:
     """Return the interval of two models, of which rows each gets right."""
-    parts = (np.stack([right, np.ones_like(right)], axis=1) for right in (student, teacher))
-    return difference_interval(HEAD, *parts, seed)
+    logits = (answers(*(1 - right).astype(int)) for right in (student, teacher))
+    return difference_interval(HEAD, *logits, rowwise(*np.zeros(len(student), dtype=int)), seed)
 
 
 def test_a_model_answers_every_row_as_it_answers_it_alone(
