@@ -27,7 +27,8 @@ from distill_core.dataset import read_dataset
 from distill_core.errors import DataError
 from distill_core.files import new_folder
 from distill_core.heads.sequence_classification import SequenceClassification
-from distill_core.training import Job, Listener, distill
+from distill_core.step import Job
+from distill_core.training import Listener, distill
 
 LIBRARIES = (
     "matplotlib", "mlflow", "pandas", "prefect", "scipy",

@@ -43,6 +43,7 @@ _ONNX = ("onnx", "onnxruntime", "optimum-onnx")
 
 _TRAINING = (
     "training",
+    "step",
     "teacher_outputs",
     "layers",
     "losses",

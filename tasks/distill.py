@@ -18,7 +18,7 @@ from tasks.stages import MODEL, ROWS, STEPS, head_of
 from tasks.tracking import LiveLosses
 
 if TYPE_CHECKING:
-    from distill_core import training
+    from distill_core import step
 
 
 @task(name="initialise student", task_run_name="initialise student", cache_policy=NO_CACHE)
@@ -103,12 +103,12 @@ def train_without_teacher(job: Job, teacher: Stage, start: Stage, data: Stage) -
     return as_state(stage)
 
 
-def _training_job(job: Job, teacher: Stage, data: Stage) -> "training.Job":
-    from distill_core import training
+def _training_job(job: Job, teacher: Stage, data: Stage) -> "step.Job":
+    from distill_core import step
     from distill_core.batches import open_tokenized
 
     rows, pipeline = open_tokenized(data.folder / ROWS), job.pipeline
-    return training.Job(
+    return step.Job(
         rows["train"], rows["validation"], head_of(teacher), pipeline.losses, pipeline.training
     )
 

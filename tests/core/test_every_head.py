@@ -32,10 +32,11 @@ from distill_core.heads.token_classification import NOT_COUNTED, TokenClassifica
 from distill_core.layers import pick_layers
 from distill_core.quantization import quantize, score_file
 from distill_core.soft_targets import soft_target_loss
+from distill_core.step import Job
 from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET, TARGETS
 from distill_core.teacher import describe, load_model, load_tokenizer
-from distill_core.training import Job, distill
+from distill_core.training import distill
 from distill_core.verification import verify
 from tests.conftest import BAD, GOOD, TEXTS, THINGS
 from tests.core.family_models import save_small

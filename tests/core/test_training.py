@@ -18,9 +18,10 @@ from distill_core.evaluation import model_logits, read_labels, score
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.optimization import automatic_learning_rate
 from distill_core.soft_targets import soft_target_loss
+from distill_core.step import Job, StepRecord
 from distill_core.student import build_student
 from distill_core.teacher import load_model
-from distill_core.training import EpochRecord, Job, StepRecord, Trained, distill
+from distill_core.training import EpochRecord, Trained, distill
 
 
 @pytest.fixture
