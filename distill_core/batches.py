@@ -50,6 +50,7 @@ def tokenize(
                     encode,
                     batched=True,
                     batch_size=_TEXTS_A_CALL,
+                    remove_columns=rows.column_names,  # `encode` returns all that is kept
                     cache_file_name=f"{scratch}/{name}.arrow",
                 )
                 for name, rows in splits.named().items()

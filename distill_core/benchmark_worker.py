@@ -54,7 +54,7 @@ def load_torch(path: Path, threads: int) -> tuple[Callable[[Row], Any], float]:
 
     def run(row: Row) -> Any:
         with torch.inference_mode():
-            return model(**{name: torch.tensor([ids]) for name, ids in row.items()}).logits
+            return model(**{name: torch.tensor([ids]) for name, ids in row.items()})
 
     return run, load_ms
 

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from distill_core.files import file_digest, read_json, write_json
 from distill_core.heads import HEADS, Head
 from distill_core.quantization import QUANTIZED_FILE
-from distill_core.runtime import MODEL_INPUTS, open_session, run_row
+from distill_core.runtime import MODEL_INPUTS, answer_row, open_session
 from distill_core.targets import OPSET, Target
 from distill_core.teacher import load_tokenizer
 from distill_core.verification import MANIFEST, FileEntry, Golden, Manifest, TensorEntry
@@ -129,7 +129,7 @@ def _golden_examples(
             [text], *([other] for other in pair), truncation=True, max_length=origin.max_length
         )
         inputs = {name: tuple(batch[name][0]) for name in MODEL_INPUTS if name in batch}
-        logits = run_row(session, inputs)
+        logits = answer_row(session, origin.head, inputs)
         examples.append(
             Golden(
                 text=text,

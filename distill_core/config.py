@@ -187,14 +187,8 @@ class Pipeline(_Section):
     """Names the run folder, the MLflow experiment and the deployment."""
     teacher: TeacherSource
     """Where the fine-tuned model comes from."""
-    task: Literal[
-        "auto",
-        "sequence-classification",
-        "multi-label-classification",
-        "regression",
-        "token-classification",
-    ] = "auto"
-    """auto reads it from the teacher's config."""
+    task: str = "auto"
+    """auto reads it from the teacher's config; or the name of a head."""
     data: DataSource
     """The rows to learn from and to be judged on."""
     student: StudentShape = StudentShape()

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from distill_core.batches import evaluation_batches, model_inputs
 from distill_core.heads import Head, Labels
-from distill_core.runtime import run_row
+from distill_core.runtime import answer_row
 
 BATCH_SIZE = 64
 RESAMPLES = 10_000
@@ -30,7 +30,9 @@ def model_logits(
     with torch.inference_mode():
         for numbers, batch in evaluation_batches(rows, batch_size, model.config.pad_token_id):
             inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            outputs = model(**model_inputs(model, inputs)).logits.float().cpu().numpy()
+            answer = model(**model_inputs(model, inputs))
+            logits = head.read_output(answer, inputs["attention_mask"])
+            outputs = logits.float().cpu().numpy()
             labels = batch["labels"].numpy()
             for number, output, label in zip(numbers, outputs, labels, strict=True):
                 answers[number] = head.units(output, label)
@@ -41,7 +43,9 @@ def file_logits(
     session: InferenceSession, head: Head, rows: Dataset
 ) -> Float[np.ndarray, "units classes"]:
     """Return what an ONNX file says of every unit, one row at a time as a phone runs it."""
-    return np.concatenate([head.units(run_row(session, row), row["label"]) for row in rows])
+    return np.concatenate(
+        [head.units(answer_row(session, head, row), row["label"]) for row in rows]
+    )
 
 
 def score(

@@ -9,6 +9,7 @@ import onnxruntime
 from jaxtyping import Float
 
 from distill_core.errors import BundleError
+from distill_core.heads import Head
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -35,8 +36,8 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
 
 def run_row(
     session: onnxruntime.InferenceSession, row: Mapping[str, Any]
-) -> Float[np.ndarray, "..."]:
-    """Return the first output of one row, run alone as a phone would.
+) -> dict[str, Float[np.ndarray, "1 ..."]]:
+    """Return the outputs of one row by name, run alone as a phone would.
 
     Dynamic quantization takes its scales from the whole batch, so answers in batches would be
     other answers than the user's.
@@ -49,4 +50,13 @@ def run_row(
     feeds = {
         entry.name: np.asarray([row[entry.name]], dtype=np.int64) for entry in session.get_inputs()
     }
-    return np.asarray(session.run(None, feeds)[0])[0]  # type: ignore[no-any-return]  # an array
+    names = [entry.name for entry in session.get_outputs()]
+    return dict(zip(names, map(np.asarray, session.run(names, feeds)), strict=True))
+
+
+def answer_row(
+    session: onnxruntime.InferenceSession, head: Head, row: Mapping[str, Any]
+) -> Float[np.ndarray, "..."]:
+    """Return the logits of one row, run alone."""
+    mask = np.asarray([row["attention_mask"]])
+    return np.asarray(head.read_output(run_row(session, row), mask)[0])

@@ -98,7 +98,7 @@ class Learner:
         their_depth = depth if teacher is None else teacher.config.num_hidden_layers
         pairs = map_layers(depth, their_depth, job.weights.hidden_layers)
         self.aligned, theirs = zip(*pairs, strict=True)
-        self.teachers = _in_precisions(teacher, theirs, job.settings.precision, accelerator.device)
+        self.teachers = _in_precisions(teacher, job, theirs, accelerator.device)
         self.precision = choose_precision(job.settings.precision, self._trial_step())
         self.ask_teacher = self.teachers.get(self.precision.precision)
         if self.ask_teacher is not None and keep_in is not None:
@@ -133,7 +133,7 @@ class Learner:
 
     def _losses(self, batch: Batch, precision: Precision, ask_teacher: Ask | None) -> Losses:
         with autocast(precision, self.accelerator.device):
-            student = _output(self.model, batch, self.aligned)
+            student = _output(self.model, self.job.head, batch, self.aligned)
         if ask_teacher is None:
             return task_only(student, batch["labels"], self.job.head)
         teacher = ask_teacher(batch)
@@ -165,17 +165,15 @@ class Learner:
         return step
 
 
-def _output(model: PreTrainedModel, batch: Batch, layers: Sequence[int]) -> Output:
+def _output(model: PreTrainedModel, head: Head, batch: Batch, layers: Sequence[int]) -> Output:
     answer = model(**model_inputs(model, batch), output_hidden_states=True)
     hidden = torch.stack([answer.hidden_states[layer] for layer in layers], dim=2)
-    return Output(answer.logits.float(), hidden.float())
+    logits = head.read_output(answer, batch["attention_mask"])
+    return Output(logits.float(), hidden.float())
 
 
 def _in_precisions(
-    teacher: PreTrainedModel | None,
-    layers: Sequence[int],
-    setting: str,
-    device: torch.device,
+    teacher: PreTrainedModel | None, job: Job, layers: Sequence[int], device: torch.device
 ) -> dict[Precision, Ask]:
     """Return what asks a frozen copy of the teacher, for each precision it may run in.
 
@@ -186,16 +184,19 @@ def _in_precisions(
     types: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
     return {
         precision: partial(
-            _ask, copy.deepcopy(teacher).to(device, dtype).eval().requires_grad_(False), layers
+            _ask,
+            copy.deepcopy(teacher).to(device, dtype).eval().requires_grad_(False),
+            job.head,
+            layers,
         )
         for precision, dtype in types.items()
-        if setting in ("auto", precision)
+        if job.settings.precision in ("auto", precision)
     }
 
 
-def _ask(teacher: PreTrainedModel, layers: Sequence[int], batch: Batch) -> Output:
+def _ask(teacher: PreTrainedModel, head: Head, layers: Sequence[int], batch: Batch) -> Output:
     with torch.no_grad():
-        return _output(teacher, batch, layers)
+        return _output(teacher, head, batch, layers)
 
 
 def now_ms() -> int:

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 
 from distill_core.errors import BundleError
 from distill_core.files import file_digest, read_json
-from distill_core.runtime import open_session, run_row
+from distill_core.heads import HEADS, Head
+from distill_core.runtime import answer_row, open_session
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -180,7 +181,8 @@ def _replay(bundle: Path, manifest: Manifest) -> tuple[list[str], list[float]]:
         session = open_session(bundle / manifest.model)
     except BundleError as error:
         return [str(error)], [0.0]
-    differences = [_difference(session, golden) for golden in manifest.golden]
+    head = HEADS[manifest.task](manifest.labels)
+    differences = [_difference(session, head, golden) for golden in manifest.golden]
     problems = [
         f"golden example {number}: a logit differs by {difference:.3g}, "
         f"the tolerance is {manifest.logit_tolerance:.3g}: {golden.text[:40]!r}"
@@ -192,8 +194,8 @@ def _replay(bundle: Path, manifest: Manifest) -> tuple[list[str], list[float]]:
     return problems, differences
 
 
-def _difference(session: onnxruntime.InferenceSession, golden: Golden) -> float:
-    logits = run_row(session, golden.inputs).ravel()
+def _difference(session: onnxruntime.InferenceSession, head: Head, golden: Golden) -> float:
+    logits = answer_row(session, head, golden.inputs).ravel()
     return float(np.abs(logits - np.asarray(golden.logits)).max())
 
 

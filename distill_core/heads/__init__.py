@@ -5,7 +5,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from distill_core.errors import TeacherError
+from distill_core.errors import ConfigError, TeacherError
 from distill_core.heads.head import Head, Labels, TextHead
 
 for _module in iter_modules(__path__):
@@ -29,8 +29,11 @@ def find_head(config: Mapping[str, Any], task: str, where: str) -> Head:
         where: the folder, for the message.
 
     Raises:
+        ConfigError: no such task.
         TeacherError: no head that is supported, or another one than the pipeline file names.
     """
+    if task != "auto" and task not in HEADS:
+        raise ConfigError(f"task: {task!r}; accepted: auto, {', '.join(HEADS)}")
     architecture = (config.get("architectures") or ["none"])[0]
     heads = [head for head in HEADS.values() if architecture.endswith(head.architecture_suffix)]
     if not heads:

@@ -68,19 +68,33 @@ class Head(ABC):
     def encode(
         self, rows: Mapping[str, list[Any]], tokenizer: Any, max_length: int
     ) -> dict[str, list[Any]]:
-        """Return token ids, masks and `label` of checked rows.
+        """Return checked rows as the model reads them: token ids, masks, `label`, and their texts.
 
         Args:
             rows: the head's columns, by key.
             tokenizer: the teacher's, a PreTrainedTokenizerFast.
             max_length: longer texts are cut to this many tokens, the special ones included.
+
+        Returns:
+            Columns of one length, which need not be that of the rows.
         """
         texts = [rows[key] for key in self.text_columns if key in rows]
-        return {**tokenizer(*texts, truncation=True, max_length=max_length)}
+        return {**rows, **tokenizer(*texts, truncation=True, max_length=max_length)}
 
     def texts(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         """Return what an app would hand to the tokenizer for a row: a text, or two."""
         return tuple(row[key] for key in self.text_columns if key in row)
+
+    def read_output(
+        self, outputs: Mapping[str, Any], attention_mask: Int[Any, "batch tokens"]
+    ) -> Float[Any, "batch ..."]:
+        """Return what counts as the logits among a model's outputs, of tensors or of arrays.
+
+        Args:
+            outputs: by name, of a PyTorch model or an ONNX file.
+            attention_mask: of the batch.
+        """
+        return outputs["logits"]
 
     def positions(
         self, logits: Float[Any, "batch ..."], attention_mask: Int[Any, "batch tokens"]

@@ -51,7 +51,7 @@ class TokenClassification(Head):
             rows["tokens"], is_split_into_words=True, truncation=True, max_length=max_length
         )
         labels = [_align(encoded.word_ids(row), tags) for row, tags in enumerate(rows["tags"])]
-        return {**encoded, "label": labels}
+        return {**rows, **encoded, "label": labels}
 
     def texts(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the words as a text."""

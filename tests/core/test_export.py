@@ -8,7 +8,7 @@ import torch
 
 from distill_core.errors import ExportError
 from distill_core.export import export_onnx, parity, signature
-from distill_core.runtime import open_session, run_row
+from distill_core.runtime import answer_row, open_session
 from distill_core.student import build_student
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model
@@ -38,7 +38,7 @@ def test_inputs_and_outputs_have_names_shapes_and_dtypes(exported):
 
 
 @pytest.mark.parametrize("length", [1, 2, 31, 64])
-def test_every_length_runs_though_one_was_traced(exported, fitted_teacher, length):
+def test_every_length_runs_though_one_was_traced(exported, fitted_teacher, head, length):
     row = {
         "input_ids": [5] * length,
         "attention_mask": [1] * length,
@@ -47,7 +47,7 @@ def test_every_length_runs_though_one_was_traced(exported, fitted_teacher, lengt
     with torch.inference_mode():
         inputs = {name: torch.tensor([values]) for name, values in row.items()}
         expected = fitted_teacher(**inputs).logits[0].numpy()
-    assert run_row(open_session(exported), row) == pytest.approx(expected, abs=1e-4)
+    assert answer_row(open_session(exported), head, row) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("family", ["tiny_bert", "tiny_roberta"])

@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import tensor
 from torch.testing import assert_close
 
-from distill_core.errors import DataError, TeacherError
+from distill_core.errors import ConfigError, DataError, TeacherError
 from distill_core.heads import Labels, find_head
 from distill_core.heads.sequence_classification import SequenceClassification
 
@@ -112,7 +112,12 @@ def test_a_teacher_without_a_known_head_is_refused(architectures: list[str] | No
 
 
 def test_a_head_other_than_the_task_of_the_file_is_refused() -> None:
-    with pytest.raises(TeacherError, match="is sequence-classification, not translation: set task"):
+    with pytest.raises(TeacherError, match="is sequence-classification, not regression: set task"):
+        find_head(CONFIG, "regression", "teacher")
+
+
+def test_a_task_that_no_head_has_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"task: 'translation'; accepted: auto, .*regression"):
         find_head(CONFIG, "translation", "teacher")
 
 
