@@ -1,18 +1,19 @@
 """Tokenize a data set once, and give it out in padded batches of texts of like length."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, load_from_disk
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from distill_core.dataset import Splits
 from distill_core.heads import Head
@@ -24,6 +25,7 @@ Batch = Mapping[str, Tensor]
 by row, or by token with -100 where none counts; `rows`, the number of each row."""
 
 _TEXTS_A_CALL = 1_000
+_WINDOW_BATCHES = 50
 
 
 def tokenize(
@@ -93,62 +95,43 @@ def _collate_labels(labels: Sequence[Any]) -> Tensor:
     return pad_sequence(padded, batch_first=True, padding_value=NOT_COUNTED)
 
 
-class _Numbered(torch.utils.data.Dataset[Mapping[str, Any]]):
-    """Rows that know their number, by which the teacher's word on them is kept."""
-
-    def __init__(self, rows: Dataset) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitems__(self, numbers: list[int]) -> list[dict[str, Any]]:
-        rows = self._rows.__getitems__(numbers)
-        return [{**row, "row": number} for number, row in zip(numbers, rows, strict=True)]
-
-
-class LengthBuckets(Sampler[list[int]]):
+@dataclass(frozen=True)
+class LengthBuckets:
     """Batches of rows of like length, shuffled anew each epoch.
 
-    Rows are shuffled, sorted by length within windows of 50 batches (transformers'
-    `get_length_grouped_indices`), cut into batches, and the batches are shuffled: next to no
-    padding, while long and short texts still alternate.
+    Rows are shuffled, sorted by length within windows of 50 batches, cut into batches, and the
+    batches are shuffled: next to no padding, while long and short texts still alternate.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.lengths = lengths
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
+    lengths: Int[np.ndarray, " rows"]
+    batch_size: int
+    seed: int
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order: the same seed and epoch give the same batches."""
-        self.epoch = epoch
+    def of_epoch(self, epoch: int) -> Iterator[list[int]]:
+        """Yield the row numbers of each batch; the same seed and epoch give the same ones."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        rows = torch.randperm(len(self.lengths), generator=generator).numpy()
+        window = _WINDOW_BATCHES * self.batch_size
+        for start in range(0, len(rows), window):
+            part = rows[start : start + window]
+            rows[start : start + window] = part[np.argsort(-self.lengths[part], kind="stable")]
+        batches = -(-len(rows) // self.batch_size)
+        for number in torch.randperm(batches, generator=generator).numpy():
+            yield rows[number * self.batch_size :][: self.batch_size].tolist()
 
-    def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
-        return -(-len(self.lengths) // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield the row numbers of each batch."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        indices = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
-        batches = [
-            indices[i : i + self.batch_size] for i in range(0, len(indices), self.batch_size)
-        ]
-        for number in torch.randperm(len(batches), generator=generator).tolist():
-            yield batches[number]
+def row_lengths(rows: Dataset) -> Int[np.ndarray, " rows"]:
+    """Return the tokens of each row."""
+    return np.asarray(rows.with_format("numpy")["length"][:])
 
 
 def training_batches(
-    rows: Dataset, batch_size: int, seed: int, pad_token_id: int
-) -> DataLoader[Batch]:
-    """Return all rows in length buckets; `batch_sampler.set_epoch` chooses the order."""
-    return DataLoader(
-        _Numbered(rows),
-        batch_sampler=LengthBuckets(rows["length"][:], batch_size, seed),
-        collate_fn=lambda rows: collate(rows, pad_token_id),
-    )
+    rows: Dataset, order: Iterable[list[int]], pad_token_id: int
+) -> Iterator[Batch]:
+    """Yield batches of rows, by their numbers, which the batches tell too."""
+    for numbers in order:
+        picked = zip(numbers, rows.__getitems__(numbers), strict=True)
+        yield collate([{**row, "row": number} for number, row in picked], pad_token_id)
 
 
 def evaluation_batches(

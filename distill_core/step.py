@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from datasets import Dataset
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
-from distill_core.batches import Batch, collate, model_inputs
+from distill_core.batches import Batch, collate, model_inputs, row_lengths
 from distill_core.config import LossWeights, TrainingSettings
 from distill_core.errors import TrainingError
 from distill_core.heads import Head
@@ -111,6 +113,7 @@ class Learner:
             TrainingError: the loss is no longer a number.
         """
         start = time.perf_counter()
+        batch = send_to_device(batch, self.accelerator.device)
         losses = self._losses(batch, self.precision.precision, self.ask_teacher)
         distillation, task, cosine, total = losses.values().tolist()
         if not math.isfinite(total):
@@ -131,6 +134,19 @@ class Learner:
             number, epoch, distillation, task, cosine, total, rate, rows_per_s, now_ms()
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that steps change beside the model."""
+        return {
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another learner of the same job was."""
+        for name, parts in (("optimizers", self.optimizers), ("schedules", self.schedules)):
+            for part, value in zip(parts, state[name], strict=True):
+                part.load_state_dict(value)
+
     def _losses(self, batch: Batch, precision: Precision, ask_teacher: Ask | None) -> Losses:
         with autocast(precision, self.accelerator.device):
             student = _output(self.model, self.job.head, batch, self.aligned)
@@ -142,13 +158,13 @@ class Learner:
 
     def _keep_outputs(self, ask_teacher: Ask, folder: Path) -> Ask:
         """Ask the teacher about each row only once, if that saves anything and the disk has room."""
-        lengths = self.job.train["length"][:]
+        tokens = row_lengths(self.job.train)
         shape = (len(self.aligned), self.model.config.hidden_size)
         budget = 1e9 * self.job.settings.keep_outputs_gb
         again = self.job.steps > self.job.steps_per_epoch
-        if not (again and fits(lengths, shape, budget, folder)):
+        if not (again and fits(tokens, shape, budget, folder)):
             return ask_teacher
-        return TeacherOutputs(ask_teacher, lengths, shape, folder)
+        return TeacherOutputs(ask_teacher, tokens, shape, folder)
 
     def _trial_step(self) -> Callable[[Precision], None]:
         """Return a step that leaves no trace in the model, on the rows at the start of the data."""
@@ -156,7 +172,7 @@ class Learner:
             self.job.train[i] for i in range(min(self.job.settings.batch_size, len(self.job.train)))
         ]
         batch = collate(rows, self.model.config.pad_token_id)
-        batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
+        batch = send_to_device(batch, self.accelerator.device)
 
         def step(precision: Precision) -> None:
             self._losses(batch, precision, self.teachers.get(precision)).total.backward()

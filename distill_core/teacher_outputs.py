@@ -2,16 +2,17 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from distill_core.batches import Batch
+from distill_core.files import read_json, write_json
 from distill_core.losses import Output
 
 Ask = Callable[[Batch], Output]
@@ -24,12 +25,14 @@ class TeacherOutputs:
     """The teacher's logits and hidden states of all rows, on disk: only the first epoch computes them.
 
     Hidden states are kept in bf16, since the losses read their directions alone; logits in fp32.
+    The first epoch gets them as they are kept, so that a training that was stopped in it, and
+    finds some of them on disk, goes on bit for bit.
     """
 
     def __init__(
-        self, compute: Ask, lengths: Sequence[int], shape: tuple[int, int], folder: Path
+        self, compute: Ask, lengths: Int[np.ndarray, " rows"], shape: tuple[int, int], folder: Path
     ) -> None:
-        """Keep outputs in a folder, which may be removed afterwards.
+        """Open what a folder keeps, of the same rows and teacher, or begin to keep there.
 
         Args:
             compute: runs the teacher on a batch.
@@ -39,53 +42,83 @@ class TeacherOutputs:
         """
         self._compute = compute
         self._ends = np.cumsum(lengths, dtype=np.int64)
-        self._starts = self._ends - np.asarray(lengths, dtype=np.int64)
-        self._hidden = _on_disk(folder, int(self._ends[-1]), shape[0] * shape[1])
-        self._logits: dict[int, Tensor] = {}
+        self._starts = self._ends - lengths
         self._shape = shape
+        self._folder = folder
+        tokens, width = int(self._ends[-1]), shape[0] * shape[1]
+        self._hidden = _on_disk(folder / "hidden.bf16", torch.bfloat16, tokens, width)
+        self._known = _on_disk(folder / "known.bool", torch.bool, len(lengths), 1)
+        self._logits = self._open_logits()
 
     def __call__(self, batch: Batch) -> Output:
         """Return the teacher's output for a batch, whose `rows` number its rows."""
-        rows = batch["rows"].numpy()
-        if all(row in self._logits for row in rows):
-            return self._read(rows, batch["attention_mask"])
-        output = self._compute(batch)
-        self._write(rows, output)
-        return output
+        rows = batch["rows"].cpu().numpy()
+        if not self._known[rows].all():
+            self._write(rows, self._compute(batch))
+        return self._read(rows, batch["attention_mask"])
 
     def _read(self, rows: Int[np.ndarray, " batch"], mask: Int[Tensor, "batch tokens"]) -> Output:
-        kept = [self._hidden[self._starts[row] : self._ends[row]] for row in rows]
-        hidden = pad_sequence(kept, batch_first=True).to(mask.device).float()
-        hidden = hidden.unflatten(2, self._shape)
-        logits = pad_sequence([self._logits[row] for row in rows], batch_first=True)
-        return Output(logits.to(mask.device), hidden)
+        hidden = self._padded(self._hidden, rows).to(mask.device).float()
+        logits = self._padded(self._logits, rows) if self._by_token else self._logits[rows]
+        return Output(logits.to(mask.device), hidden.unflatten(2, self._shape))
+
+    def _padded(
+        self, kept: Shaped[Tensor, "all_tokens width"], rows: Int[np.ndarray, " batch"]
+    ) -> Shaped[Tensor, "batch tokens width"]:
+        by_row = [kept[self._starts[row] : self._ends[row]] for row in rows]
+        return pad_sequence(by_row, batch_first=True)
 
     def _write(self, rows: Int[np.ndarray, " batch"], output: Output) -> None:
         hidden, logits = output.hidden.flatten(2).cpu(), output.logits.cpu()
+        if self._logits.numel() == 0:
+            facts = {"by_token": logits.ndim == 3, "width": logits.shape[-1]}
+            write_json(self._folder / _LOGITS, facts)
+            self._logits = self._open_logits()
         for place, row in enumerate(rows):
             start, end = self._starts[row], self._ends[row]
             self._hidden[start:end] = hidden[place, : end - start]
-            by_token = logits.ndim == 3
-            self._logits[row] = (
-                logits[place, : end - start] if by_token else logits[place]
-            ).clone()
+            if self._by_token:
+                self._logits[start:end] = logits[place, : end - start]
+            else:
+                self._logits[row] = logits[place]
+        self._known[rows] = True
+
+    def _open_logits(self) -> Float[Tensor, "units classes"]:
+        self._by_token = False
+        if not (self._folder / _LOGITS).exists():
+            return torch.empty(0, 0)
+        facts = read_json(self._folder / _LOGITS)
+        self._by_token = facts["by_token"]
+        count = int(self._ends[-1]) if self._by_token else len(self._ends)
+        return _on_disk(self._folder / "logits.fp32", torch.float32, count, facts["width"])
 
 
-def size_bytes(lengths: Sequence[int], shape: tuple[int, int]) -> int:
+_LOGITS = "logits.json"
+"""What shape the logits have, which only the first answer tells."""
+
+
+def size_bytes(lengths: Int[np.ndarray, " rows"], shape: tuple[int, int]) -> int:
     """Return what the hidden states of all rows take on disk."""
     return int(np.sum(lengths, dtype=np.int64)) * shape[0] * shape[1] * _BYTES_A_NUMBER
 
 
-def fits(lengths: Sequence[int], shape: tuple[int, int], budget_bytes: float, folder: Path) -> bool:
+def fits(
+    lengths: Int[np.ndarray, " rows"], shape: tuple[int, int], budget_bytes: float, folder: Path
+) -> bool:
     """Tell whether the outputs may be kept: within the budget, and half of what is free on the disk."""
     size = size_bytes(lengths, shape)
     return size <= budget_bytes and 2 * size <= shutil.disk_usage(folder).free
 
 
-def _on_disk(folder: Path, tokens: int, width: int) -> Float[Tensor, "all_tokens width"]:
-    path = folder / "hidden.bf16"
-    with path.open("wb") as file:
-        # Now: a disk that fills up while a mapped file grows kills the process.
-        os.posix_fallocate(file.fileno(), 0, tokens * width * _BYTES_A_NUMBER)
-    flat = torch.from_file(str(path), shared=True, size=tokens * width, dtype=torch.bfloat16)
-    return flat.view(tokens, width)
+def _on_disk(
+    path: Path, dtype: torch.dtype, count: int, width: int
+) -> Shaped[Tensor, "count width"]:
+    size = count * width
+    if not path.exists():
+        draft = path.with_suffix(".partial")
+        with draft.open("wb") as file:
+            # Now: a disk that fills up while a mapped file grows kills the process.
+            os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
+        draft.rename(path)
+    flat = torch.from_file(str(path), shared=True, size=size, dtype=dtype)
+    return flat.view(count, width)

@@ -1,12 +1,11 @@
 """The loop around the distillation step: epochs, validation, the best of them."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel, set_seed
 
-from distill_core.batches import Batch, training_batches
+from distill_core.batches import Batch, LengthBuckets, row_lengths, training_batches
+from distill_core.checkpoint import Checkpoint
 from distill_core.errors import TrainingError
 from distill_core.evaluation import model_logits, read_labels, score
 from distill_core.optimization import word_embeddings
@@ -76,7 +76,8 @@ def distill(
 
     Without dropout: SST-2, 6 → 3 layers, 700 steps, KL from the teacher at θ = 2 0.0454, with it 0.0528.
 
-    The same models, job and machine give the same weights, bit for bit.
+    The same models, job and machine give the same weights, bit for bit; so does a training that
+    was killed at any step and goes on from what it left in its scratch folder.
 
     Args:
         student: where to start from; not changed.
@@ -84,15 +85,14 @@ def distill(
             labels alone, with dropout.
         job: rows, head, loss weights and settings.
         listen: told of every step and every validation as it happens.
-        scratch: where the teacher's outputs may be kept from the first epoch on, as long as this
-            runs; None computes them in every epoch.
+        scratch: a folder of this training alone, for its checkpoints and for the teacher's outputs;
+            None keeps neither.
 
     Raises:
         TrainingError: the loss is no longer a number.
     """
-    room = nullcontext() if scratch is None else TemporaryDirectory(dir=scratch)
-    with _denormals_flushed(), room as kept:
-        return _train(student, teacher, job, listen, None if kept is None else Path(kept))
+    with _denormals_flushed():
+        return _Run(student, teacher, job, scratch).finish(listen)
 
 
 @contextmanager
@@ -105,52 +105,103 @@ def _denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _train(
-    student: PreTrainedModel,
-    teacher: PreTrainedModel | None,
-    job: Job,
-    listen: Listener,
-    keep_in: Path | None,
-) -> Trained:
-    accelerator = Accelerator()
-    # Dropout keeps a model from learning labels by heart; beside a teacher, whose answers tell more
-    # than labels do, a student so small only learns less.
-    model = copy.deepcopy(student).to(accelerator.device).train(teacher is None)
-    loader = training_batches(
-        job.train, job.settings.batch_size, job.settings.seed, model.config.pad_token_id
-    )
-    learner = Learner(model, teacher, job, accelerator, keep_in)
-    set_seed(job.settings.seed)  # after the timing of precisions, which draws dropout masks too
-    trained = Trained(model, learner.precision, isinstance(learner.ask_teacher, TeacherOutputs))
-    best_state: dict[str, Tensor] = {}
-    for epoch, batches in _epochs(accelerator.prepare(loader), job):
-        for batch in batches:
-            record = learner.step(batch, len(trained.steps) + 1)
-            trained.steps.append(record)
-            listen(record)
-        validation = _validate(model, job, epoch, trained)
-        model.train(teacher is None)
+class _Run:
+    """A training between its steps: all that a checkpoint holds, and the way on from there."""
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        job: Job,
+        scratch: Path | None,
+    ) -> None:
+        self.checkpoint = None if scratch is None else Checkpoint(scratch / "checkpoint.pt")
+        found = self.checkpoint.read() if self.checkpoint else None
+        self.job = job if found is None else _as_it_began(job, found)
+        self.accelerator = Accelerator()
+        # Dropout keeps a model from learning labels by heart; beside a teacher, whose answers tell
+        # more than labels do, a student so small only learns less.
+        self.dropout = teacher is None
+        self.model = copy.deepcopy(student).to(self.accelerator.device).train(self.dropout)
+        keep_in = scratch if found is None or found["kept_outputs"] else None
+        self.learner = Learner(self.model, teacher, self.job, self.accelerator, keep_in)
+        set_seed(job.settings.seed)  # after the timing of precisions, which draws dropout masks too
+        kept_outputs = isinstance(self.learner.ask_teacher, TeacherOutputs)
+        self.trained = Trained(self.model, self.learner.precision, kept_outputs)
+        self.best_state: dict[str, Tensor] = {}
+        if found is not None:
+            self._restore(found)
+
+    def finish(self, listen: Listener) -> Trained:
+        """Take the steps that are left."""
+        for epoch, batches in self._epochs():
+            for batch in batches:
+                record = self.learner.step(batch, len(self.trained.steps) + 1)
+                self.trained.steps.append(record)
+                listen(record)
+                if self.checkpoint and self.checkpoint.is_due():
+                    self.checkpoint.write(self._state())
+            if not self._validated(epoch):
+                self._validate(epoch)
+                listen(self.trained.epochs[-1])
+            if self._gave_up():
+                break
+        self.model.load_state_dict(self.best_state)
+        word_embeddings(self.model).sparse = False
+        self.model.eval()
+        return self.trained
+
+    def _epochs(self) -> Iterator[tuple[int, Iterable[Batch]]]:
+        """Yield the number and the batches of each epoch, but for the steps that were taken."""
+        job = self.job
+        buckets = LengthBuckets(row_lengths(job.train), job.settings.batch_size, job.settings.seed)
+        for number in range(-(-job.steps // job.steps_per_epoch)):
+            end = min(job.steps - number * job.steps_per_epoch, job.steps_per_epoch)
+            taken = min(max(len(self.trained.steps) - number * job.steps_per_epoch, 0), end)
+            order = islice(buckets.of_epoch(number), taken, end)
+            yield number + 1, training_batches(job.train, order, self.model.config.pad_token_id)
+
+    def _validated(self, epoch: int) -> bool:
+        return len(self.trained.epochs) >= epoch
+
+    def _validate(self, epoch: int) -> None:
+        validation = _validate(self.model, self.job, epoch, self.trained)
+        self.model.train(self.dropout)
         if validation.best:
-            best_state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        trained.epochs.append(validation)
-        listen(validation)
-        scores = [record.metrics[job.head.main_metric] for record in trained.epochs]
-        if _gave_up(scores, job.settings.patience):
-            break
-    model.load_state_dict(best_state)
-    word_embeddings(model).sparse = False
-    model.eval()
-    return trained
+            self.best_state = {n: tensor.clone() for n, tensor in self.model.state_dict().items()}
+        self.trained.epochs.append(validation)
+
+    def _gave_up(self) -> bool:
+        scores = [record.metrics[self.job.head.main_metric] for record in self.trained.epochs]
+        patience = self.job.settings.patience
+        return len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "best": self.best_state,
+            "learner": self.learner.state_dict(),
+            "kept_outputs": self.trained.kept_outputs,
+            "precision": asdict(self.trained.precision),
+            "steps": [asdict(record) for record in self.trained.steps],
+            "epochs": [asdict(record) for record in self.trained.epochs],
+            "random": torch.get_rng_state(),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.best_state = state["best"]
+        self.learner.load_state_dict(state["learner"])
+        self.trained.precision = PrecisionChoice(**state["precision"])
+        self.trained.steps = [StepRecord(**record) for record in state["steps"]]
+        self.trained.epochs = [EpochRecord(**record) for record in state["epochs"]]
+        torch.set_rng_state(state["random"])
 
 
-def _epochs(loader: Iterable[Batch], job: Job) -> Iterator[tuple[int, Iterator[Batch]]]:
-    """Yield the number and the batches of each epoch, cut where the steps of the job end."""
-    left = job.steps
-    for epoch in range(1, job.settings.epochs + 1):
-        if left <= 0:
-            return
-        yield epoch, islice(iter(loader), left)
-        left -= job.steps_per_epoch
+def _as_it_began(job: Job, state: dict[str, Any]) -> Job:
+    """Return a job in the precision that its first steps were taken in: timing chooses once."""
+    precision = state["precision"]["precision"]
+    return replace(job, settings=job.settings.model_copy(update={"precision": precision}))
 
 
 def _validate(model: PreTrainedModel, job: Job, epoch: int, trained: Trained) -> EpochRecord:
@@ -162,7 +213,3 @@ def _validate(model: PreTrainedModel, job: Job, epoch: int, trained: Trained) ->
     # Of equals the later one: it has seen more, at a lower learning rate.
     best = all(metrics[name] >= earlier.metrics[name] for earlier in trained.epochs)
     return EpochRecord(epoch, len(trained.steps), metrics, best, now_ms())
-
-
-def _gave_up(scores: Sequence[float], patience: int) -> bool:
-    return len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])

@@ -44,6 +44,7 @@ _ONNX = ("onnx", "onnxruntime", "optimum-onnx")
 _TRAINING = (
     "training",
     "step",
+    "checkpoint",
     "teacher_outputs",
     "layers",
     "losses",
@@ -106,7 +107,7 @@ def run_stage(
         inputs: all that decides the content, JSON-able; keys of other stages stand for them.
         build: fills an empty folder and returns the facts.
     """
-    key = value_digest({"inputs": inputs, "code": STAGES[name].digest()})
+    key = _key(name, inputs)
     folder = output / "stages" / f"{name}-{key[:16]}"
     cached = (folder / RECORD).is_file()
     if not cached:
@@ -120,6 +121,21 @@ def run_stage(
     return Stage(name, key, folder, record["facts"], record["inputs"], record["seconds"], cached)
 
 
+def unfinished_folder(output: Path, name: str, inputs: Mapping[str, Any]) -> Path:
+    """Make the folder where a stage that takes long keeps what lets it go on after a kill.
+
+    The same inputs find it again; it goes when a run is finished.
+    """
+    key = _key(name, inputs)
+    folder = output / "stages" / f".{name}-{key[:16]}.unfinished"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _key(name: str, inputs: Mapping[str, Any]) -> str:
+    return value_digest({"inputs": inputs, "code": STAGES[name].digest()})
+
+
 @task(name="prune stages", task_run_name="prune stages", cache_policy=NO_CACHE)
 def prune(output: Path, used: Iterable[Stage], spare: int = 3) -> None:
     """Remove stages that a finished run did not use, but for the newest few of each kind.
@@ -129,6 +145,8 @@ def prune(output: Path, used: Iterable[Stage], spare: int = 3) -> None:
         used: the stages of the run.
         spare: how many unused ones of each kind to keep, for a change that is taken back.
     """
+    for folder in (output / "stages").glob(".*.unfinished"):
+        shutil.rmtree(folder)
     kept = {stage.folder for stage in used}
     unused: defaultdict[str, list[Path]] = defaultdict(list)
     for folder in (output / "stages").iterdir():

@@ -1,6 +1,7 @@
 """Tasks: initialise the student, distil it, and train it without its teacher."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from prefect.states import State
 from distill_core.layers import pick_layers
 from distill_core.teacher import describe, load_model
 from tasks.artifacts import publish_facts
-from tasks.caching import Stage, as_state, run_stage
+from tasks.caching import Stage, as_state, run_stage, unfinished_folder
 from tasks.job import Job
 from tasks.stages import MODEL, ROWS, STEPS, head_of
 from tasks.tracking import LiveLosses
@@ -58,6 +59,8 @@ def distil(job: Job, teacher: Stage, start: Stage, data: Stage, live: LiveLosses
         "training": pipeline.training.model_dump(),
     }
 
+    scratch = unfinished_folder(job.output, "student", inputs)
+
     def build(folder: Path) -> dict[str, Any]:
         from distill_core.student import save_model
         from distill_core.training import distill
@@ -70,13 +73,14 @@ def distil(job: Job, teacher: Stage, start: Stage, data: Stage, live: LiveLosses
                 load_model(teacher.folder),
                 work,
                 lambda record: [listener(record) for listener in (progress, tracked)],
-                scratch=folder,
+                scratch,
             )
         save_model(trained.model, teacher.folder, folder / MODEL)
         write_steps(folder / STEPS, [asdict(step) for step in trained.steps])
         return {**start.facts, **trained.summary()}
 
     stage = run_stage(job.output, "student", inputs, build)
+    shutil.rmtree(scratch)
     publish_facts(pipeline.name, stage)
     return as_state(stage)
 
@@ -86,6 +90,7 @@ def train_without_teacher(job: Job, teacher: Stage, start: Stage, data: Stage) -
     """Train the same student from the same start on the labels alone."""
     pipeline = job.pipeline
     inputs = {"start": start.key, "data": data.key, "training": pipeline.training.model_dump()}
+    scratch = unfinished_folder(job.output, "untaught", inputs)
 
     def build(folder: Path) -> dict[str, Any]:
         from distill_core.student import save_model
@@ -94,11 +99,12 @@ def train_without_teacher(job: Job, teacher: Stage, start: Stage, data: Stage) -
 
         work = _training_job(job, teacher, data)
         with TrainingProgress(f"{pipeline.name}, labels alone", work.steps) as progress:
-            trained = distill(load_model(start.folder / MODEL), None, work, progress)
+            trained = distill(load_model(start.folder / MODEL), None, work, progress, scratch)
         save_model(trained.model, teacher.folder, folder / MODEL)
         return trained.summary()
 
     stage = run_stage(job.output, "untaught", inputs, build)
+    shutil.rmtree(scratch)
     publish_facts(pipeline.name, stage)
     return as_state(stage)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from datasets import DatasetDict
@@ -17,6 +18,7 @@ from distill_core.batches import (
     collate,
     evaluation_batches,
     open_tokenized,
+    row_lengths,
     tokenize,
     training_batches,
 )
@@ -79,21 +81,17 @@ lengths_of_rows = st.lists(st.integers(1, 64), min_size=1, max_size=300)
 def test_every_row_is_in_one_batch_of_an_epoch(
     lengths: list[int], batch_size: int, seed: int, epoch: int
 ) -> None:
-    buckets = LengthBuckets(lengths, batch_size, seed)
-    buckets.set_epoch(epoch)
-    batches = list(buckets)
+    batches = list(LengthBuckets(np.array(lengths), batch_size, seed).of_epoch(epoch))
     assert Counter(row for batch in batches for row in batch) == Counter(range(len(lengths)))
-    assert len(batches) == len(buckets)
+    assert len(batches) == -(-len(lengths) // batch_size)
     assert sorted(map(len, batches))[1:] == [batch_size] * (len(batches) - 1)
 
 
 def test_seed_and_epoch_decide_the_order() -> None:
-    lengths = random.Random(0).choices(range(5, 60), k=500)
+    lengths = np.array(random.Random(0).choices(range(5, 60), k=500))
 
     def order(seed: int, epoch: int) -> list[list[int]]:
-        buckets = LengthBuckets(lengths, 16, seed)
-        buckets.set_epoch(epoch)
-        return list(buckets)
+        return list(LengthBuckets(lengths, 16, seed).of_epoch(epoch))
 
     assert order(0, 0) == order(0, 0)
     assert order(0, 0) != order(0, 1) != order(1, 0) != order(0, 0)
@@ -101,10 +99,10 @@ def test_seed_and_epoch_decide_the_order() -> None:
 
 def test_the_order_does_not_hang_on_the_state_of_torch() -> None:
     lengths = random.Random(0).choices(range(5, 60), k=100)
-    buckets = LengthBuckets(lengths, 16, seed=0)
-    before = list(buckets)
+    buckets = LengthBuckets(np.array(lengths), 16, seed=0)
+    before = list(buckets.of_epoch(0))
     torch.rand(3)
-    assert list(buckets) == before
+    assert list(buckets.of_epoch(0)) == before
 
 
 def test_buckets_pad_far_less_than_random_batches() -> None:
@@ -114,25 +112,27 @@ def test_buckets_pad_far_less_than_random_batches() -> None:
     at_random = [shuffled[start : start + 32] for start in range(0, 3200, 32)]
     # 32 uniform draws from 5 to 59 reach 57 or so, and their mean is 32: 44% padding.
     assert padding_share(lengths, at_random) > 0.4
-    assert padding_share(lengths, LengthBuckets(lengths, 32, seed=0)) < 0.05
+    assert padding_share(lengths, LengthBuckets(np.array(lengths), 32, seed=0).of_epoch(0)) < 0.05
 
 
 def test_short_and_long_batches_alternate_in_an_epoch() -> None:
     lengths = sorted(random.Random(0).choices(range(5, 60), k=3200))
-    longest = [max(lengths[row] for row in batch) for batch in LengthBuckets(lengths, 32, 0)]
+    batches = LengthBuckets(np.array(lengths), 32, 0).of_epoch(0)
+    longest = [max(lengths[row] for row in batch) for batch in batches]
     rises = sum(later > earlier for earlier, later in pairwise(longest))
     assert 30 < rises < 70  # of 99; sorted ones would only rise or only fall
 
 
 def test_a_training_epoch_holds_every_row_and_the_next_one_another_order(rows: DatasetDict) -> None:
-    loader = training_batches(rows["train"], batch_size=16, seed=0, pad_token_id=0)
-    epochs = []
-    for epoch in (0, 1):
-        loader.batch_sampler.set_epoch(epoch)
-        epochs.append([ids.tolist() for batch in loader for ids in batch["input_ids"]])
-    assert len(loader) == 8
-    assert len(epochs[0]) == len(epochs[1]) == 120
-    assert epochs[0] != epochs[1]
+    train = rows["train"]
+    buckets = LengthBuckets(row_lengths(train), batch_size=16, seed=0)
+    epochs = [list(training_batches(train, buckets.of_epoch(n), pad_token_id=0)) for n in (0, 1)]
+    seen = [[row for batch in epoch for row in batch["rows"].tolist()] for epoch in epochs]
+    assert len(epochs[0]) == 8
+    assert sorted(seen[0]) == sorted(seen[1]) == list(range(120))
+    assert seen[0] != seen[1]
+    ids = epochs[0][0]["input_ids"][0].tolist()
+    assert ids[: len(train[seen[0][0]]["input_ids"])] == train[seen[0][0]]["input_ids"]
 
 
 def test_evaluation_goes_from_short_to_long_and_knows_its_rows(rows: DatasetDict) -> None:
