@@ -16,6 +16,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from distill_core.config import DataSource
+from distill_core.duplicates import drop_duplicates, note_leaks
 from distill_core.errors import DataError, SourceUnreachable
 from distill_core.files import files_digest
 from distill_core.heads import Head
@@ -86,8 +87,8 @@ def is_folder(source: DataSource) -> bool:
 def read_dataset(source: DataSource, head: Head, seed: int) -> Splits:
     """Read all splits, memory-mapped, and check every row.
 
-    A missing validation split is taken from train: a tenth, at most 5,000 rows, in the shares of
-    the classes.
+    Rows that stand twice in train are dropped. A missing validation split is taken from it: a
+    tenth, at most 5,000 rows, in the shares of the classes.
 
     Args:
         source: folder or hub id, and the columns to read.
@@ -101,13 +102,17 @@ def read_dataset(source: DataSource, head: Head, seed: int) -> Splits:
     """
     raw = _load(source)
     splits = {name: _check_split(raw[name], name, source, head) for name in SPLITS if name in raw}
-    notes = []
+    train, note = drop_duplicates(splits["train"])
+    splits["train"], notes = train, [note] if note else []
     if "test" in raw and splits["test"] is None:
         notes.append("test has no labels (all -1), so it is not used")
     if "validation" not in splits:
         held_out, note = _split_off_validation(splits["train"], seed)
         splits.update(held_out)
         notes.append(note)
+    scored = {name: rows for name, rows in splits.items() if name != "train" and rows is not None}
+    texts = [key for key in head.text_columns if key in train.column_names]
+    notes += note_leaks(splits["train"], scored, texts)
     return Splits(splits["train"], splits["validation"], splits.get("test"), tuple(notes))
 
 
@@ -288,5 +293,5 @@ def _classes(rows: Dataset) -> list[int] | None:
         rows.data.schema.field("label").type
     ):
         return None
-    classes: list[int] = rows.data.column("label").to_pylist()
+    classes: list[int] = rows["label"][:]  # not of `data`, which has rows that were dropped, too
     return classes

@@ -58,7 +58,9 @@ _TRAINING = (
 STAGES = {
     "embedded": Code(("embedded", *_TRAINING), (*_TORCH, "accelerate", "numpy", "scikit-learn")),
     "teacher": Code(("teacher", "families")),
-    "data": Code(("dataset", "batches", "heads"), ("datasets", "tokenizers", "scikit-learn")),
+    "data": Code(
+        ("dataset", "duplicates", "batches", "heads"), ("datasets", "tokenizers", "scikit-learn")
+    ),
     "start": Code(("student", "layers", "teacher", "families"), _TORCH),
     "student": Code(_TRAINING, (*_TORCH, "accelerate")),
     "untaught": Code(_TRAINING, (*_TORCH, "accelerate")),

@@ -21,6 +21,7 @@ from distill_core.heads.sequence_classification import SequenceClassification
 HEAD = SequenceClassification(("negative", "positive"))
 ODD = ["", "NA", "null", "nan", 'said "so", twice', "two\nlines", "é 日本 🎬", "  spaces  ", "0"]
 SENTENCES = [*ODD, *(f"sentence {number}" for number in range(31))]
+OTHERS = [f"other {number}" for number in range(4)]
 LABELS = [number % 2 for number in range(40)]
 
 
@@ -54,10 +55,10 @@ def refusal(folder: Path, **columns: str) -> str:
 @pytest.mark.parametrize("ending", ["parquet", "jsonl", "csv"])
 def test_every_format_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
     write(tmp_path, f"train.{ending}")
-    write(tmp_path, f"validation.{ending}", SENTENCES[:4], LABELS[:4])
+    write(tmp_path, f"validation.{ending}", OTHERS, LABELS[:4])
     splits = read(tmp_path)
     assert splits.train[:] == {"text": SENTENCES, "label": LABELS}
-    assert splits.validation[:] == {"text": SENTENCES[:4], "label": LABELS[:4]}
+    assert splits.validation[:] == {"text": OTHERS, "label": LABELS[:4]}
     assert (splits.test, splits.notes, splits.evaluation) == (None, (), "validation")
 
 
@@ -148,7 +149,7 @@ def test_a_class_of_a_single_row_cannot_be_split(tmp_path: Path) -> None:
 
 def test_a_test_split_without_labels_is_left_alone_with_a_note(tmp_path: Path) -> None:
     write(tmp_path, "train.parquet")
-    write(tmp_path, "validation.parquet")
+    write(tmp_path, "validation.parquet", OTHERS, LABELS[:4])
     write(tmp_path, "test.parquet", labels=[-1] * 40)
     splits = read(tmp_path)
     assert splits.test is None

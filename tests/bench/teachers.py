@@ -1,0 +1,110 @@
+"""Teachers for the retention table: all-minilm-l6-v2, fine-tuned on the labels of a public task."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tests.bench.harness import ROOT
+
+SHARED = ROOT.parent / "shared"
+BASE = SHARED / "models" / "all-minilm-l6-v2"
+TEACHERS = ROOT / "runs" / "bench" / "teachers"
+
+
+@dataclass(frozen=True)
+class BenchTask:
+    """A public data set, and how a teacher is fine-tuned and distilled on it."""
+
+    head: str
+    columns: Mapping[str, str]
+    labels: Sequence[str]
+    teacher_epochs: int
+    epochs: int
+    """Of the distillation, and of the student that is taught by labels alone."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What the teacher's config says beside its labels."""
+
+
+def _lines(name: str) -> list[str]:
+    path = SHARED / "data" / name / "labels.txt"
+    return path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+
+
+TASKS = {
+    "clinc150": BenchTask(
+        "sequence-classification",
+        {},
+        [line for line in _lines("clinc150") if line],
+        teacher_epochs=8,
+        epochs=6,
+    ),
+    "stsb": BenchTask(
+        "regression",
+        {"text": "sentence1", "pair": "sentence2"},
+        ["score"],
+        teacher_epochs=6,
+        epochs=8,
+        config={"problem_type": "regression"},
+    ),
+    "wnut17": BenchTask(
+        "token-classification",
+        {"tags": "ner_tags"},
+        [line for line in _lines("wnut17") if line],
+        teacher_epochs=10,
+        epochs=15,
+    ),
+    "restaurant8k": BenchTask("question-answering", {}, ["0", "1"], teacher_epochs=5, epochs=8),
+}
+
+
+def teacher_of(name: str) -> Path:
+    """Return the folder of a task's teacher, made now if it is not there."""
+    from distill_core.files import new_folder
+
+    folder = TEACHERS / name
+    if not folder.exists():
+        with new_folder(folder) as draft:
+            _fine_tune(name, draft)
+    return folder
+
+
+def _fine_tune(name: str, folder: Path) -> None:
+    import torch
+    import transformers
+
+    from distill_core.batches import open_tokenized, tokenize
+    from distill_core.config import Columns, DataSource, LossWeights, TrainingSettings
+    from distill_core.dataset import read_dataset
+    from distill_core.heads import HEADS
+    from distill_core.step import Job
+    from distill_core.student import save_model
+    from distill_core.teacher import load_tokenizer
+    from distill_core.training import distill
+
+    task = TASKS[name]
+    head = HEADS[task.head](tuple(task.labels))
+    torch.manual_seed(0)
+    numbered = dict(enumerate(task.labels))
+    start = getattr(transformers, head.auto_class).from_pretrained(
+        BASE,
+        dtype=torch.float32,
+        id2label=numbered,
+        label2id={label: number for number, label in numbered.items()},
+        **task.config,
+    )
+    settings = TrainingSettings(epochs=task.teacher_epochs, patience=task.teacher_epochs)
+    with TemporaryDirectory() as scratch:
+        source = DataSource(source=str(SHARED / "data" / name), columns=Columns(**task.columns))
+        rows_in = Path(scratch) / "rows"
+        tokenize(read_dataset(source, head, seed=0), head, load_tokenizer(BASE), 128, rows_in)
+        rows = open_tokenized(rows_in)
+        job = Job(rows["train"], rows["validation"], head, LossWeights(), settings)
+        trained = distill(start, None, job, _print_validation)
+    save_model(trained.model, BASE, folder)
+
+
+def _print_validation(record: Any) -> None:
+    if hasattr(record, "metrics"):
+        print(f"  teacher, epoch {record.epoch}: {record.metrics}", flush=True)
