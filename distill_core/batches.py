@@ -22,7 +22,8 @@ from distill_core.runtime import MODEL_INPUTS
 
 Batch = Mapping[str, Tensor]
 """`input_ids`, `attention_mask` and what else the model reads, Int "batch tokens"; `labels`,
-by row, or by token with -100 where none counts; `rows`, the number of each row."""
+by row, or by token with -100 where none counts, and not there of unlabelled rows; `rows`, the number
+of each row."""
 
 _TEXTS_A_CALL = 1_000
 _WINDOW_BATCHES = 50
@@ -42,14 +43,16 @@ def tokenize(
     """
 
     def encode(rows: Mapping[str, list[Any]]) -> dict[str, Any]:
-        encoded = head.encode(rows, tokenizer, max_length)
-        return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+        return _with_lengths(head.encode(rows, tokenizer, max_length))
+
+    def encode_unlabelled(rows: Mapping[str, list[Any]]) -> dict[str, Any]:
+        return _with_lengths(tokenizer(rows["text"], truncation=True, max_length=max_length))
 
     with TemporaryDirectory(dir=folder.parent) as scratch:
         DatasetDict(
             {
                 name: rows.map(
-                    encode,
+                    encode_unlabelled if name == "unlabelled" else encode,
                     batched=True,
                     batch_size=_TEXTS_A_CALL,
                     remove_columns=rows.column_names,  # `encode` returns all that is kept
@@ -58,6 +61,10 @@ def tokenize(
                 for name, rows in splits.named().items()
             }
         ).save_to_disk(folder)
+
+
+def _with_lengths(encoded: Mapping[str, list[Any]]) -> dict[str, Any]:
+    return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
 
 
 def open_tokenized(folder: Path) -> DatasetDict:
@@ -76,7 +83,8 @@ def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, T
         )
         for name in names
     }
-    batch["labels"] = _collate_labels([row["label"] for row in rows])
+    if "label" in rows[0]:
+        batch["labels"] = _collate_labels([row["label"] for row in rows])
     if "row" in rows[0]:
         batch["rows"] = torch.tensor([row["row"] for row in rows])
     return batch
@@ -107,6 +115,10 @@ class LengthBuckets:
     batch_size: int
     seed: int
 
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return -(-len(self.lengths) // self.batch_size)
+
     def of_epoch(self, epoch: int) -> Iterator[list[int]]:
         """Yield the row numbers of each batch; the same seed and epoch give the same ones."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
@@ -115,8 +127,7 @@ class LengthBuckets:
         for start in range(0, len(rows), window):
             part = rows[start : start + window]
             rows[start : start + window] = part[np.argsort(-self.lengths[part], kind="stable")]
-        batches = -(-len(rows) // self.batch_size)
-        for number in torch.randperm(batches, generator=generator).numpy():
+        for number in torch.randperm(len(self), generator=generator).numpy():
             yield rows[number * self.batch_size :][: self.batch_size].tolist()
 
 
@@ -128,10 +139,13 @@ def row_lengths(rows: Dataset) -> Int[np.ndarray, " rows"]:
 def training_batches(
     rows: Dataset, order: Iterable[list[int]], pad_token_id: int
 ) -> Iterator[Batch]:
-    """Yield batches of rows, by their numbers, which the batches tell too."""
+    """Yield batches of rows, by their numbers; those of labelled rows tell these numbers too."""
+    labelled = "label" in rows.column_names
     for numbers in order:
         picked = zip(numbers, rows.__getitems__(numbers), strict=True)
-        yield collate([{**row, "row": number} for number, row in picked], pad_token_id)
+        yield collate(
+            [{**row, "row": number} if labelled else row for number, row in picked], pad_token_id
+        )
 
 
 def evaluation_batches(

@@ -67,6 +67,8 @@ class DataSource(_Section):
     """The configuration of a hub data set that has several."""
     columns: Columns = Columns()
     """Which columns hold what."""
+    unlabelled: str | None = None
+    """More text of any kind, a file with one example a line or a column: only the teacher speaks on it."""
     max_length: PositiveInt = 128
     """Longer texts are cut to this many tokens, the special ones included."""
 

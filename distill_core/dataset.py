@@ -1,41 +1,23 @@
 """Read a data set and check every row of it, before anything is trained."""
 
 import difflib
-import glob
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, DatasetDict, List, load_dataset
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from datasets import ClassLabel, Dataset, List
 
 from distill_core.config import DataSource
+from distill_core.data_files import SPLITS, load_splits
 from distill_core.duplicates import drop_duplicates, note_leaks
-from distill_core.errors import DataError, SourceUnreachable
-from distill_core.files import files_digest
+from distill_core.errors import DataError
 from distill_core.heads import Head
-from distill_core.pipeline_file import looks_like_path
-
-SPLITS = ("train", "validation", "test")
-FORMATS = {
-    "parquet": Dataset.from_parquet,
-    "jsonl": Dataset.from_json,
-    # A text may well be "NA" or "null", which pandas would read as nothing at all.
-    "csv": partial(Dataset.from_csv, keep_default_na=False),
-}
-"""Not `load_dataset`, which reports each local file it reads to the hub's counters."""
+from distill_core.unlabelled import read_unlabelled
 
 VALIDATION_SHARE = 0.1
 MOST_VALIDATION_ROWS = 5_000
 """A tenth of a large train split would only make every epoch's validation slow."""
-
-_NO_SPACE = 28  # errno.ENOSPC, which datasets wraps in an error of its own
 
 
 @dataclass(frozen=True)
@@ -45,6 +27,8 @@ class Splits:
     train: Dataset
     validation: Dataset
     test: Dataset | None
+    unlabelled: Dataset | None = None
+    """More texts, on which only the teacher speaks."""
     notes: tuple[str, ...] = ()
     """What was done that the user did not ask for by name."""
 
@@ -55,33 +39,13 @@ class Splits:
 
     def named(self) -> dict[str, Dataset]:
         """Return the splits that there are, by name."""
-        splits = {"train": self.train, "validation": self.validation}
-        return splits if self.test is None else {**splits, "test": self.test}
-
-
-def data_fingerprint(source: DataSource) -> str:
-    """Return the content of a data set as one digest: of its files, or its commit on the hub.
-
-    Raises:
-        DataError: the folder holds no train split, or the hub has no such data set.
-        SourceUnreachable: the hub does not answer.
-    """
-    if is_folder(source):
-        folder = Path(source.source)
-        return files_digest(_split_files(folder).values(), folder)
-    try:
-        return str(HfApi().dataset_info(source.source).sha)
-    except RepositoryNotFoundError:
-        raise DataError(_not_found(source)) from None
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        raise SourceUnreachable(
-            f"data.source: {source.source}: the hub did not answer, and no such folder is here: {error}"
-        ) from None
-
-
-def is_folder(source: DataSource) -> bool:
-    """Tell a folder from a hub id."""
-    return Path(source.source).exists() or looks_like_path(source.source)
+        splits = {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+            "unlabelled": self.unlabelled,
+        }
+        return {name: rows for name, rows in splits.items() if rows is not None}
 
 
 def read_dataset(source: DataSource, head: Head, seed: int) -> Splits:
@@ -100,7 +64,7 @@ def read_dataset(source: DataSource, head: Head, seed: int) -> Splits:
             one class.
         SourceUnreachable: the hub does not answer.
     """
-    raw = _load(source)
+    raw = load_splits(source)
     splits = {name: _check_split(raw[name], name, source, head) for name in SPLITS if name in raw}
     train, note = drop_duplicates(splits["train"])
     splits["train"], notes = train, [note] if note else []
@@ -113,75 +77,14 @@ def read_dataset(source: DataSource, head: Head, seed: int) -> Splits:
     scored = {name: rows for name, rows in splits.items() if name != "train" and rows is not None}
     texts = [key for key in head.text_columns if key in train.column_names]
     notes += note_leaks(splits["train"], scored, texts)
-    return Splits(splits["train"], splits["validation"], splits.get("test"), tuple(notes))
-
-
-def _load(source: DataSource) -> DatasetDict:
-    try:
-        if is_folder(source):
-            files = _split_files(Path(source.source))
-            return DatasetDict({name: _load_file(path) for name, path in files.items()})
-        # Asked first: datasets would try a hub that is down for half a minute, and say so six times.
-        commit = data_fingerprint(source)
-        loaded = load_dataset(source.source, source.config, revision=commit)
-    except DatasetNotFoundError:
-        raise DataError(_not_found(source)) from None
-    except DatasetGenerationError as error:
-        cause = error.__cause__ or error
-        if getattr(cause, "errno", None) == _NO_SPACE:
-            raise OSError(_NO_SPACE, os.strerror(_NO_SPACE), str(source.source)) from error
-        raise DataError(f"data.source: {source.source}: cannot be read: {cause}") from None
-    except (HfHubHTTPError, OfflineModeIsEnabled, ConnectionError) as error:
-        raise SourceUnreachable(
-            f"data.source: {source.source}: the hub did not answer: {error}"
-        ) from None
-    except ValueError as error:  # an unknown configuration, among others
-        raise DataError(f"data.source: {source.source}: {error}") from None
-    if "train" not in loaded:
-        raise DataError(
-            f"data.source: {source.source} has the splits {', '.join(loaded)}, no train"
-        )
-    return loaded
-
-
-def _not_found(source: DataSource) -> str:
-    return (
-        f"data.source: {source.source} is neither a folder here nor a data set on the hub; "
-        "accepted: a folder with {train,validation,test}.{parquet,jsonl,csv}, or a hub id"
+    unlabelled, more_notes = read_unlabelled(source, scored.values(), texts)
+    return Splits(
+        splits["train"],
+        splits["validation"],
+        splits.get("test"),
+        unlabelled,
+        (*notes, *more_notes),
     )
-
-
-def _split_files(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(f"data.source: {folder} is not a folder")
-    files: dict[str, Path] = {}
-    for name in SPLITS:
-        found = [path for ending in FORMATS if (path := folder / f"{name}.{ending}").is_file()]
-        if len(found) > 1:
-            both = " and ".join(path.name for path in found)
-            raise DataError(f"data.source: {folder} holds {both}; keep one file a split")
-        if found:
-            files[name] = found[0]
-    if "train" not in files:
-        there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-        raise DataError(
-            f"data.source: {folder}: no train.parquet, train.jsonl or train.csv; the folder holds {there}"
-        )
-    return files
-
-
-def _load_file(path: Path) -> Dataset:
-    ending = path.suffix.removeprefix(".")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: is empty")
-    pattern = glob.escape(str(path))  # datasets looks for what matches, even a single file
-    try:
-        return FORMATS[ending](pattern)
-    except (DatasetGenerationError, ValueError) as error:
-        cause = error.__cause__ or error
-        if getattr(cause, "errno", None) == _NO_SPACE:
-            raise
-        raise DataError(f"{path}: has no rows, or is not {ending}: {cause}") from None
 
 
 def _check_split(rows: Dataset, name: str, source: DataSource, head: Head) -> Dataset | None:

@@ -32,6 +32,8 @@ def _digest(rows: Dataset, columns: Sequence[str]) -> UInt64[np.ndarray, " rows"
     digest = np.zeros(len(rows), np.uint64)
     for name in columns:
         column = rows.with_format("arrow")[name][:]
+        if pa.types.is_large_string(column.type):  # a csv's, and no other text than a parquet's
+            column = column.cast(pa.string())
         if not (pa.types.is_string(column.type) or pa.types.is_primitive(column.type)):
             column = pa.array([repr(value) for value in column.to_pylist()])
         values = hash_pandas_object(Series(column.to_pandas()), index=False).to_numpy()

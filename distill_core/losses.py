@@ -57,7 +57,7 @@ class Output:
 def combine(
     student: Output,
     teacher: Output,
-    labels: Shaped[Tensor, "batch ..."],
+    labels: Shaped[Tensor, "batch ..."] | None,
     attention_mask: Int[Tensor, "batch tokens"],
     head: Head,
     weights: LossWeights,
@@ -65,11 +65,13 @@ def combine(
     """Return the three losses and L = α · L_distillation + β · L_task + γ · L_cosine.
 
     α, β and γ are the weights of the pipeline file (Sanh et al. 2019, section 2: "a linear
-    combination"; 5, 2 and 1 in their published training script).
+    combination"; 5, 2 and 1 in their published training script). Without labels L_task is 0.
     """
     answers = [head.positions(output.logits, attention_mask) for output in (student, teacher)]
     distillation = head.soft_loss(answers[0], answers[1], weights.temperature)
-    task = head.task_loss(student.logits, labels)
+    task = (
+        torch.zeros_like(distillation) if labels is None else head.task_loss(student.logits, labels)
+    )
     cosine = cosine_loss(student.hidden, teacher.hidden, attention_mask)
     total = weights.distillation * distillation + weights.task * task + weights.cosine * cosine
     return Losses(distillation, task, cosine, total)

@@ -108,7 +108,11 @@ def _section_model(keys: list[str]) -> type[BaseModel]:
 def _resolve_paths(pipeline: Pipeline, base: Path) -> Pipeline:
     """Make sources that are folders absolute, so that the flow may run from anywhere."""
     teacher = {"source": _resolve(pipeline.teacher.source, base)}
-    data = {"source": _resolve(pipeline.data.source, base)}
+    unlabelled = pipeline.data.unlabelled
+    data = {
+        "source": _resolve(pipeline.data.source, base),
+        "unlabelled": unlabelled and _resolve(unlabelled, base),
+    }
     return pipeline.model_copy(
         update={
             "teacher": pipeline.teacher.model_copy(update=teacher),

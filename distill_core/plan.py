@@ -36,7 +36,8 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
     layers = check_fit(pipeline, teacher)
     parameters = teacher.parameters - (teacher.layers - len(layers)) * teacher.layer_parameters
     settings = pipeline.training
-    steps = settings.epochs * -(-len(splits.train) // settings.batch_size)
+    parts = [len(splits.unlabelled or ()), *[len(splits.train)] * settings.epochs]
+    steps = sum(-(-rows // settings.batch_size) for rows in parts)
     return {
         "name": pipeline.name,
         "teacher": {

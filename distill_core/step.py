@@ -43,6 +43,8 @@ class Job:
     head: Head
     weights: LossWeights
     settings: TrainingSettings
+    unlabelled: Dataset | None = None
+    """Rows without labels, which are read once, before the others."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -50,10 +52,19 @@ class Job:
         return math.ceil(len(self.train) / self.settings.batch_size)
 
     @property
+    def unlabelled_steps(self) -> int:
+        """Batches that hold all unlabelled rows once."""
+        return math.ceil(len(self.unlabelled or ()) / self.settings.batch_size)
+
+    @property
     def steps(self) -> int:
         """Batches of the whole training, unless it stops early."""
-        steps = self.settings.epochs * self.steps_per_epoch
+        steps = self.unlabelled_steps + self.settings.epochs * self.steps_per_epoch
         return min(steps, self.settings.max_steps or steps)
+
+    def epoch_of(self, step: int) -> float:
+        """Return how often the labelled rows were read after a step."""
+        return max(step - self.unlabelled_steps, 0) / self.steps_per_epoch
 
 
 @dataclass(frozen=True)
@@ -128,8 +139,8 @@ class Learner:
             optimizer.step()
             schedule.step()
         self.model.zero_grad(set_to_none=True)
-        rows_per_s = len(batch["labels"]) / (time.perf_counter() - start)
-        epoch = number / self.job.steps_per_epoch
+        rows_per_s = len(batch["input_ids"]) / (time.perf_counter() - start)
+        epoch = self.job.epoch_of(number)
         return StepRecord(
             number, epoch, distillation, task, cosine, total, rate, rows_per_s, now_ms()
         )
@@ -154,14 +165,14 @@ class Learner:
             return task_only(student, batch["labels"], self.job.head)
         teacher = ask_teacher(batch)
         mask = batch["attention_mask"]
-        return combine(student, teacher, batch["labels"], mask, self.job.head, self.job.weights)
+        return combine(student, teacher, batch.get("labels"), mask, self.job.head, self.job.weights)
 
     def _keep_outputs(self, ask_teacher: Ask, folder: Path) -> Ask:
         """Ask the teacher about each row only once, if that saves anything and the disk has room."""
         tokens = row_lengths(self.job.train)
         shape = (len(self.aligned), self.model.config.hidden_size)
         budget = 1e9 * self.job.settings.keep_outputs_gb
-        again = self.job.steps > self.job.steps_per_epoch
+        again = self.job.steps > self.job.unlabelled_steps + self.job.steps_per_epoch
         if not (again and fits(tokens, shape, budget, folder)):
             return ask_teacher
         return TeacherOutputs(ask_teacher, tokens, shape, folder)

@@ -51,7 +51,9 @@ class TeacherOutputs:
         self._logits = self._open_logits()
 
     def __call__(self, batch: Batch) -> Output:
-        """Return the teacher's output for a batch, whose `rows` number its rows."""
+        """Return the teacher's output for a batch, whose `rows` number its rows; without, it is asked."""
+        if "rows" not in batch:
+            return self._compute(batch)
         rows = batch["rows"].cpu().numpy()
         if not self._known[rows].all():
             self._write(rows, self._compute(batch))

@@ -152,17 +152,27 @@ class _Run:
         return self.trained
 
     def _epochs(self) -> Iterator[tuple[int, Iterable[Batch]]]:
-        """Yield the number and the batches of each epoch, but for the steps that were taken."""
+        """Yield the number and the batches of each epoch, but for the steps that were taken.
+
+        Epoch 0 holds the unlabelled rows, if there are any.
+        """
         job = self.job
-        buckets = LengthBuckets(row_lengths(job.train), job.settings.batch_size, job.settings.seed)
-        for number in range(-(-job.steps // job.steps_per_epoch)):
-            end = min(job.steps - number * job.steps_per_epoch, job.steps_per_epoch)
-            taken = min(max(len(self.trained.steps) - number * job.steps_per_epoch, 0), end)
-            order = islice(buckets.of_epoch(number), taken, end)
-            yield number + 1, training_batches(job.train, order, self.model.config.pad_token_id)
+        parts = [(number, job.train) for number in range(1, job.settings.epochs + 1)]
+        if job.unlabelled is not None:
+            parts = [(0, job.unlabelled), *parts]
+        start = 0
+        for number, rows in parts:
+            buckets = LengthBuckets(row_lengths(rows), job.settings.batch_size, job.settings.seed)
+            end = min(start + len(buckets), job.steps)
+            taken = min(max(len(self.trained.steps), start), end)
+            order = islice(buckets.of_epoch(max(number - 1, 0)), taken - start, end - start)
+            yield number, training_batches(rows, order, self.model.config.pad_token_id)
+            start = end
+            if start == job.steps:
+                return
 
     def _validated(self, epoch: int) -> bool:
-        return len(self.trained.epochs) >= epoch
+        return any(record.epoch == epoch for record in self.trained.epochs)
 
     def _validate(self, epoch: int) -> None:
         validation = _validate(self.model, self.job, epoch, self.trained)

@@ -59,7 +59,8 @@ STAGES = {
     "embedded": Code(("embedded", *_TRAINING), (*_TORCH, "accelerate", "numpy", "scikit-learn")),
     "teacher": Code(("teacher", "families")),
     "data": Code(
-        ("dataset", "duplicates", "batches", "heads"), ("datasets", "tokenizers", "scikit-learn")
+        ("data_files", "dataset", "unlabelled", "duplicates", "batches", "heads"),
+        ("datasets", "tokenizers", "scikit-learn"),
     ),
     "start": Code(("student", "layers", "teacher", "families"), _TORCH),
     "student": Code(_TRAINING, (*_TORCH, "accelerate")),

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,7 @@ def train_without_teacher(job: Job, teacher: Stage, start: Stage, data: Stage) -
         from distill_core.training import distill
         from tasks.progress import TrainingProgress
 
-        work = _training_job(job, teacher, data)
+        work = replace(_training_job(job, teacher, data), unlabelled=None)
         with TrainingProgress(f"{pipeline.name}, labels alone", work.steps) as progress:
             trained = distill(load_model(start.folder / MODEL), None, work, progress, scratch)
         save_model(trained.model, teacher.folder, folder / MODEL)
@@ -115,7 +115,12 @@ def _training_job(job: Job, teacher: Stage, data: Stage) -> "step.Job":
 
     rows, pipeline = open_tokenized(data.folder / ROWS), job.pipeline
     return step.Job(
-        rows["train"], rows["validation"], head_of(teacher), pipeline.losses, pipeline.training
+        rows["train"],
+        rows["validation"],
+        head_of(teacher),
+        pipeline.losses,
+        pipeline.training,
+        rows.get("unlabelled"),
     )
 
 

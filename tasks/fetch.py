@@ -88,11 +88,13 @@ def teacher_facts(teacher: ModelDescription) -> dict[str, Any]:
 )
 def prepare_data(job: Job, teacher: Stage) -> State[Stage]:
     """Read and check every row, and tokenize it with the teacher's tokenizer."""
-    from distill_core.dataset import data_fingerprint
+    from distill_core.data_files import data_fingerprint
+    from distill_core.unlabelled import unlabelled_fingerprint
 
     source = job.pipeline.data
     inputs = {
         "fingerprint": data_fingerprint(source),
+        "unlabelled": unlabelled_fingerprint(source),
         "teacher": teacher.key,
         "columns": source.columns.model_dump(),
         "config": source.config,

@@ -83,7 +83,7 @@ def test_every_row_is_in_one_batch_of_an_epoch(
 ) -> None:
     batches = list(LengthBuckets(np.array(lengths), batch_size, seed).of_epoch(epoch))
     assert Counter(row for batch in batches for row in batch) == Counter(range(len(lengths)))
-    assert len(batches) == -(-len(lengths) // batch_size)
+    assert len(batches) == len(LengthBuckets(np.array(lengths), batch_size, seed))
     assert sorted(map(len, batches))[1:] == [batch_size] * (len(batches) - 1)
 
 

@@ -14,7 +14,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from distill_core.config import Columns, DataSource
-from distill_core.dataset import Splits, data_fingerprint, read_dataset
+from distill_core.data_files import data_fingerprint
+from distill_core.dataset import Splits, read_dataset
 from distill_core.errors import DataError, SourceUnreachable
 from distill_core.heads.sequence_classification import SequenceClassification
 

@@ -1,0 +1,113 @@
+"""More text of any kind, which nobody has labelled: the teacher alone says what is right on it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from jaxtyping import Bool
+
+from distill_core.config import DataSource
+from distill_core.data_files import FORMATS, data_fingerprint, load_file, load_splits
+from distill_core.duplicates import digest_rows, first_of_each
+from distill_core.errors import DataError, SourceUnreachable
+from distill_core.files import file_digest
+
+T = TypeVar("T")
+
+
+def unlabelled_fingerprint(source: DataSource) -> str | None:
+    """Return the content of the unlabelled text as one digest, or None where there is none.
+
+    Raises:
+        DataError: there is no such file or data set.
+        SourceUnreachable: the hub does not answer.
+    """
+    if source.unlabelled is None:
+        return None
+    path = Path(source.unlabelled)
+    if path.is_file():
+        return file_digest(path)
+    return _elsewhere(lambda: data_fingerprint(DataSource(source=str(path))))
+
+
+def read_unlabelled(
+    source: DataSource, scored: Iterable[Dataset], text_columns: Sequence[str]
+) -> tuple[Dataset | None, list[str]]:
+    """Return one column, `text`, and notes on what was left out of it.
+
+    Texts that are empty, stand twice, or stand in a split that is scored are left out.
+
+    Args:
+        source: names a file of FORMATS, a folder with a train file, or a hub data set, if anything.
+        scored: splits that nothing may be learnt of.
+        text_columns: of these splits.
+
+    Raises:
+        DataError: there is no such file, or no column of texts in it.
+        SourceUnreachable: the hub does not answer.
+    """
+    if source.unlabelled is None:
+        return None, []
+    rows = _texts(_open(source), source)
+    digests = digest_rows(rows, ["text"])
+    kept = _filled(rows)
+    kept[kept] = first_of_each(digests[kept])
+    for split in scored:
+        for column in text_columns:
+            kept &= ~np.isin(digests, digest_rows(split, [column]))
+    if not kept.any():
+        raise DataError(f"data.unlabelled: {source.unlabelled}: no text is left of {len(rows)}")
+    if kept.all():
+        return rows, []
+    note = (
+        f"unlabelled: {int((~kept).sum())} of {len(rows)} texts are empty, stand there twice or are "
+        "scored, and were left out"
+    )
+    return rows.select(np.flatnonzero(kept)), [note]
+
+
+def _elsewhere(load: Callable[[], T]) -> T:
+    """Open a folder or a hub data set; what is said of it names the key that the user wrote."""
+    try:
+        return load()
+    except (DataError, SourceUnreachable) as error:
+        raise type(error)(str(error).replace("data.source", "data.unlabelled", 1)) from None
+
+
+def _open(source: DataSource) -> Dataset:
+    path = Path(str(source.unlabelled))
+    if not path.is_file():
+        return _elsewhere(lambda: load_splits(DataSource(source=str(path)))["train"])
+    if path.suffix.removeprefix(".") not in FORMATS:
+        raise DataError(
+            f"data.unlabelled: {path} ends with {path.suffix!r}; accepted: .{', .'.join(FORMATS)}"
+        )
+    return load_file(path)
+
+
+def _texts(rows: Dataset, source: DataSource) -> Dataset:
+    """Return the column that holds the texts, as `text`."""
+    texts = [
+        field.name
+        for field in rows.data.schema
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+    ]
+    named = source.columns.text
+    if named not in texts and len(texts) != 1:
+        raise DataError(
+            f"data.unlabelled: {source.unlabelled} has the columns of text {', '.join(texts) or 'none'}; "
+            f"accepted: {named}, as in data.columns.text, or a single one"
+        )
+    column = named if named in texts else texts[0]
+    return rows.select_columns(column).rename_columns({column: "text"})
+
+
+def _filled(rows: Dataset) -> Bool[np.ndarray, " rows"]:
+    pieces = [
+        [bool(text) and not text.isspace() for text in batch["text"]]
+        for batch in rows.iter(batch_size=10_000)
+    ]
+    return np.concatenate([np.asarray(piece, dtype=bool) for piece in pieces])
