@@ -51,9 +51,9 @@ def test_a_file_of_texts_is_read_but_for_empty_repeated_and_scored_ones(
     splits = read_dataset(source_of(tmp_path, name), HEAD, seed=0)
     assert splits.unlabelled is not None
     assert splits.unlabelled[:] == {"text": ["one text", "another", "a third"]}
-    assert splits.notes == (
-        "unlabelled: 4 of 7 texts are empty, stand there twice or are scored, and were left out",
-    )
+    told = "unlabelled: 4 of 7 texts are empty, stand there twice or are scored, and were left out"
+    # An empty line is no row to the reader of csv files.
+    assert splits.notes == (told.replace("4 of 7", "3 of 6") if name.endswith("csv") else told,)
 
 
 def test_a_single_column_of_texts_may_have_any_name(tmp_path: Path) -> None:
