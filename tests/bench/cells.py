@@ -91,6 +91,7 @@ def second_run() -> Mapping[str, Any]:
 
 
 def _cells() -> list[Cell]:
+    from tests.bench.retention import measure_retention, planned
     from tests.bench.schemes import SCHEMES, measure_scheme
     from tests.bench.speed import measure_speed
 
@@ -108,6 +109,17 @@ def _cells() -> list[Cell]:
             for name in SCHEMES
         ),
         Cell("demo", "embedded", "docstrings", "default", 0, demo),
+        *(
+            Cell(
+                "retention",
+                "all-minilm-l6-v2",
+                task,
+                setting,
+                seed,
+                partial(measure_retention, task, setting, seed),
+            )
+            for task, setting, seed in planned()
+        ),
         Cell(
             "speed",
             minilm,

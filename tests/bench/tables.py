@@ -1,6 +1,7 @@
 """Render the tables from the records, into TABLES.md and between the marks in README.md."""
 
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,13 +9,20 @@ from tests.bench.harness import HERE, ROOT, read_records
 
 Record = dict[str, Any]
 Column = tuple[str, Callable[[Record], str]]
+Group = list[Record]
+"""The records of one setting, by seed."""
+
+
+def _value(record: Record, path: str) -> Any:
+    value = record["figures"]
+    for key in path.split("."):
+        value = value[key]
+    return value
 
 
 def _figure(path: str, pattern: str = "{:.4f}", scale: float = 1.0) -> Callable[[Record], str]:
     def read(record: Record) -> str:
-        value = record["figures"]
-        for key in path.split("."):
-            value = value[key]
+        value = _value(record, path)
         return pattern.format(value * scale if isinstance(value, (int, float)) else value)
 
     return read
@@ -37,6 +45,26 @@ def _artifacts(value: Callable[[Record, Record], float], pattern: str) -> Callab
         values = sorted(value(a, record["figures"]) for a in record["figures"]["artifacts"])
         low, high = pattern.format(values[0]), pattern.format(values[-1])
         return low if low == high else f"{low} to {high}"
+
+    return read
+
+
+def _mean(path: str, pattern: str = "{:.4f}") -> Callable[[Group], str]:
+    """Show the mean of a figure over the seeds, and its range."""
+
+    def read(group: Group) -> str:
+        values = [float(_value(record, path)) for record in group]
+        middle = pattern.format(statistics.mean(values))
+        if len(values) == 1:
+            return middle
+        return f"{middle} ({pattern.format(min(values))}–{pattern.format(max(values))})"
+
+    return read
+
+
+def _main_score(whose: str) -> Callable[[Group], str]:
+    def read(group: Group) -> str:
+        return _mean(f"{whose}.{group[0]['figures']['main_metric']}")(group)
 
     return read
 
@@ -136,14 +164,44 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
 }
 
 
+OVER_SEEDS: dict[str, tuple[str, Sequence[tuple[str, Callable[[Group], str]]]]] = {
+    "retention": (
+        "Half the depth, on public tasks: teachers fine-tuned from all-minilm-l6-v2 (6 layers), students of "
+        "their layers 0, 2 and 4, mean and range over the seeds, scored on the test split. *labels-alone* "
+        "is the same student from the same start without the teacher.",
+        (
+            ("task", lambda group: group[0]["data"]),
+            ("setting", lambda group: group[0]["setting"]),
+            ("seeds", lambda group: str(len(group))),
+            ("metric", lambda group: group[0]["figures"]["main_metric"]),
+            ("teacher", _main_score("teacher")),
+            ("student", _main_score("student")),
+            ("retention", _mean("retention")),
+            ("agreement", _mean("agreement")),
+            ("minutes", _mean("minutes", "{:.1f}")),
+        ),
+    ),
+}
+"""Tables that have a row for each setting, over its seeds."""
+
+
+def _groups(records: list[Record]) -> list[Group]:
+    groups: dict[tuple[str, str, str], Group] = {}
+    for record in records:
+        groups.setdefault((record["model"], record["data"], record["setting"]), []).append(record)
+    return list(groups.values())
+
+
 def render(table: str) -> str:
     """Return a table as Markdown: what it shows, how it was made, its rows by machine."""
-    caption, columns = TABLES[table]
+    caption, columns = (TABLES | OVER_SEEDS)[table]
     records = read_records(table)
     lines = [f"**{caption}**", ""]
     for machine in sorted({record["machine"] for record in records}):
-        rows = [record for record in records if record["machine"] == machine]
+        rows: list[Any] = [record for record in records if record["machine"] == machine]
         measured = max(record["measured_at"] for record in rows)[:10]
+        if table in OVER_SEEDS:
+            rows = _groups(rows)
         lines += [
             f"`make bench`, on {machine}, {measured}:",
             "",
@@ -157,7 +215,7 @@ def render(table: str) -> str:
 
 def render_all() -> str:
     """Return TABLES.md."""
-    parts = [f"## {table}\n\n{render(table)}" for table in TABLES]
+    parts = [f"## {table}\n\n{render(table)}" for table in TABLES | OVER_SEEDS]
     head = "# Figures\n\nRendered by `make bench` from `results/`; no figure here is typed by hand.\n\n"
     return head + "\n".join(parts)
 
