@@ -3,22 +3,26 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
+from torch import nn
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
-from distill_core.batches import Batch, collate, model_inputs
+from distill_core.batches import Batch, collate
 from distill_core.config import LossWeights, TrainingSettings
 from distill_core.errors import TrainingError
+from distill_core.forward import run_model
 from distill_core.heads import Head
 from distill_core.layers import map_layers
-from distill_core.losses import Losses, Output, combine, task_only
+from distill_core.losses import Losses, Output, Pair, combine, reads, task_only
+from distill_core.objective import build_objective
 from distill_core.optimization import (
     MAX_GRADIENT_NORM,
     automatic_learning_rate,
@@ -26,7 +30,8 @@ from distill_core.optimization import (
     clip_gradients,
 )
 from distill_core.precision import Precision, autocast, choose_precision
-from distill_core.teacher_outputs import Ask, TeacherOutputs, fits
+from distill_core.projections import Projections
+from distill_core.teacher_outputs import KEPT, Ask, TeacherOutputs, fits
 
 WARM_UP_SHARE = 0.1
 ADVICE = "try a lower training.learning_rate, or training.precision: fp32"
@@ -61,10 +66,10 @@ class StepRecord:
     step: int
     """From 1."""
     epoch: float
-    distillation: float
-    task: float
-    cosine: float
+    losses: dict[str, float]
+    """Each that is computed, unweighted."""
     total: float
+    """Their weighted sum."""
     learning_rate: float
     rows_per_s: float
     """Rows of this step / its time."""
@@ -86,9 +91,15 @@ class Learner:
         self.model = model
         self.job = job
         self.accelerator = accelerator
+        self.objective = build_objective(job.head, job.weights, job.train, model, teacher)
+        self.reads = frozenset() if teacher is None else reads(job.weights)
+        self.width = (teacher or model).config.hidden_size
+        self.projections = Projections(
+            model.config.hidden_size, self.width, self.reads, job.settings.seed
+        ).to(accelerator.device)
         setting = job.settings.learning_rate
         rate = automatic_learning_rate(model.config.hidden_size) if setting == "auto" else setting
-        self.optimizers = build_optimizers(model, rate)
+        self.optimizers = build_optimizers(model, rate, self.projections.parameters())
         warm_up = math.ceil(WARM_UP_SHARE * job.steps)
         self.schedules = [
             get_linear_schedule_with_warmup(optimizer, warm_up, job.steps)
@@ -98,7 +109,7 @@ class Learner:
         their_depth = depth if teacher is None else teacher.config.num_hidden_layers
         pairs = map_layers(depth, their_depth, job.weights.hidden_layers)
         self.aligned, theirs = zip(*pairs, strict=True)
-        self.teachers = _in_precisions(teacher, job, theirs, accelerator.device)
+        self.teachers = _in_precisions(teacher, job, theirs, self.reads, accelerator.device)
         self.precision = choose_precision(job.settings.precision, self._trial_step())
         self.ask_teacher = self.teachers.get(self.precision.precision)
         if self.ask_teacher is not None and keep_in is not None:
@@ -111,44 +122,53 @@ class Learner:
             TrainingError: the loss is no longer a number.
         """
         start = time.perf_counter()
-        losses = self._losses(batch, self.precision.precision, self.ask_teacher)
-        distillation, task, cosine, total = losses.values().tolist()
+        losses = self._losses(batch, self.precision.precision, self.ask_teacher, number)
+        named, total = losses.values()
         if not math.isfinite(total):
-            raise TrainingError(
-                f"step {number}: the loss is {total} (distillation {distillation:.4g}, task {task:.4g}, "
-                f"cosine {cosine:.4g}); {ADVICE}"
-            )
+            parts = ", ".join(f"{name} {value:.4g}" for name, value in named.items())
+            raise TrainingError(f"step {number}: the loss is {total} ({parts}); {ADVICE}")
         self.accelerator.backward(losses.total)
-        clip_gradients(self.model.parameters(), MAX_GRADIENT_NORM)
+        clip_gradients(self._parameters(), MAX_GRADIENT_NORM)
         rate = self.schedules[0].get_last_lr()[0]
         for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
             optimizer.step()
             schedule.step()
-        self.model.zero_grad(set_to_none=True)
+        self._forget_gradients()
         rows_per_s = len(batch["labels"]) / (time.perf_counter() - start)
         epoch = number / self.job.steps_per_epoch
-        return StepRecord(
-            number, epoch, distillation, task, cosine, total, rate, rows_per_s, now_ms()
-        )
+        return StepRecord(number, epoch, named, total, rate, rows_per_s, now_ms())
 
-    def _losses(self, batch: Batch, precision: Precision, ask_teacher: Ask | None) -> Losses:
+    def _losses(
+        self, batch: Batch, precision: Precision, ask_teacher: Ask | None, number: int = 1
+    ) -> Losses:
         with autocast(precision, self.accelerator.device):
-            student = _output(self.model, self.job.head, batch, self.aligned)
+            student = run_model(self.model, self.job.head, batch, self.aligned, self.reads)
         if ask_teacher is None:
-            return task_only(student, batch["labels"], self.job.head)
-        teacher = ask_teacher(batch)
-        mask = batch["attention_mask"]
-        return combine(student, teacher, batch["labels"], mask, self.job.head, self.job.weights)
+            return task_only(student, batch["labels"], self.objective)
+        said = self.projections(student), ask_teacher(batch)
+        share = (number - 1) / max(self.job.steps - 1, 1)
+        return combine(Pair(*said, batch["labels"], batch["attention_mask"]), self.objective, share)
+
+    def _parameters(self) -> Iterator[nn.Parameter]:
+        """Yield all that is learnt: the student, and what it needs to be compared with its teacher."""
+        return chain(self.model.parameters(), self.projections.parameters())
+
+    def _forget_gradients(self) -> None:
+        for parameter in self._parameters():
+            parameter.grad = None
 
     def _keep_outputs(self, ask_teacher: Ask, folder: Path) -> Ask:
         """Ask the teacher about each row only once, if that saves anything and the disk has room."""
+        if not self.reads <= KEPT:
+            return ask_teacher
         lengths = self.job.train["length"][:]
-        shape = (len(self.aligned), self.model.config.hidden_size)
+        embeddings = "embeddings" in self.reads
+        shape = (len(self.aligned) + embeddings, self.width)
         budget = 1e9 * self.job.settings.keep_outputs_gb
         again = self.job.steps > self.job.steps_per_epoch
         if not (again and fits(lengths, shape, budget, folder)):
             return ask_teacher
-        return TeacherOutputs(ask_teacher, lengths, shape, folder)
+        return TeacherOutputs(ask_teacher, lengths, shape, folder, embeddings)
 
     def _trial_step(self) -> Callable[[Precision], None]:
         """Return a step that leaves no trace in the model, on the rows at the start of the data."""
@@ -160,20 +180,17 @@ class Learner:
 
         def step(precision: Precision) -> None:
             self._losses(batch, precision, self.teachers.get(precision)).total.backward()
-            self.model.zero_grad(set_to_none=True)
+            self._forget_gradients()
 
         return step
 
 
-def _output(model: PreTrainedModel, head: Head, batch: Batch, layers: Sequence[int]) -> Output:
-    answer = model(**model_inputs(model, batch), output_hidden_states=True)
-    hidden = torch.stack([answer.hidden_states[layer] for layer in layers], dim=2)
-    logits = head.read_output(answer, batch["attention_mask"])
-    return Output(logits.float(), hidden.float())
-
-
 def _in_precisions(
-    teacher: PreTrainedModel | None, job: Job, layers: Sequence[int], device: torch.device
+    teacher: PreTrainedModel | None,
+    job: Job,
+    layers: Sequence[int],
+    reads: Set[str],
+    device: torch.device,
 ) -> dict[Precision, Ask]:
     """Return what asks a frozen copy of the teacher, for each precision it may run in.
 
@@ -188,15 +205,18 @@ def _in_precisions(
             copy.deepcopy(teacher).to(device, dtype).eval().requires_grad_(False),
             job.head,
             layers,
+            reads,
         )
         for precision, dtype in types.items()
         if job.settings.precision in ("auto", precision)
     }
 
 
-def _ask(teacher: PreTrainedModel, head: Head, layers: Sequence[int], batch: Batch) -> Output:
+def _ask(
+    teacher: PreTrainedModel, head: Head, layers: Sequence[int], reads: Set[str], batch: Batch
+) -> Output:
     with torch.no_grad():
-        return _output(teacher, head, batch, layers)
+        return run_model(teacher, head, batch, layers, reads)
 
 
 def now_ms() -> int:

@@ -42,6 +42,8 @@ class Head(ABC):
     """What the model is, for the README of a bundle: "a text classifier"."""
     reading: ClassVar[str]
     """How an app reads the logits, for the same."""
+    single_label: ClassVar[bool] = False
+    """Whether a unit has exactly one of the classes, so that classes can count unlike."""
 
     @classmethod
     @abstractmethod

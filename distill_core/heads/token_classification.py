@@ -29,6 +29,7 @@ class TokenClassification(Head):
         "Each token has a logit for each tag, and its tag is the one with the largest; a word's tag is that "
         "of its first piece, and special tokens have none."
     )
+    single_label = True
 
     @classmethod
     def fits(cls, problem_type: str | None, labels: int) -> bool:
