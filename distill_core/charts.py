@@ -22,6 +22,7 @@ WIDTH_PT, HEIGHT_PT = 360, 200
 FEW_POINTS = 20
 """Up to here a curve shows its points, and is not smoothed."""
 ROUND_STEPS = [1, 2, 5, 10]
+RATE = "Learning rate"
 
 INKS = {
     "#000001": "var(--accent)",
@@ -62,19 +63,18 @@ def training_charts(steps: Sequence[Mapping[str, Any]]) -> list[Chart]:
         steps: training's step records, in order. A loss that is 0 in all of them was not used and
             gets no chart.
     """
-    titles = {
-        "total": "Total loss",
-        "distillation": "Distillation loss",
-        "task": "Task loss",
-        "cosine": "Cosine loss",
-        "learning_rate": "Learning rate",
+    names = dict.fromkeys(name for step in steps for name in step["losses"])
+    curves = {
+        "Total loss": [step["total"] for step in steps],
+        **{f"{name.capitalize()} loss": [step["losses"][name] for step in steps] for name in names},
+        RATE: [step["learning_rate"] for step in steps],
     }
-    charts = []
-    for key, title in titles.items():
-        points = [(step["epoch"], step[key]) for step in steps if step.get(key) is not None]
-        if any(value for _, value in points):
-            charts.append(_curve(title, np.asarray(points, float), smooth=key != "learning_rate"))
-    return charts
+    epochs = [step["epoch"] for step in steps]
+    return [
+        _curve(title, np.array([epochs, values]).T, smooth=title != RATE)
+        for title, values in curves.items()
+        if any(values)
+    ]
 
 
 def validation_chart(epochs: Sequence[Mapping[str, Any]], metric: str, name: str) -> Chart:

@@ -19,25 +19,44 @@ class Family:
     width_key: str = "hidden_size"
     position_offset: int = 0
     """Rows of the position embeddings that no token has: RoBERTa's start behind the padding index, 1."""
+    attention_maps: tuple[str, str, str] | None = (
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+    )
+    """How the names of the linear maps to queries, keys and values end; None where they are one map."""
 
 
 _PLAIN = Family()
 _ROBERTA = Family(position_offset=2)
+_ONE_MAP = Family(attention_maps=None)
+
+
+def _maps(place: str, *names: str) -> tuple[str, str, str]:
+    query, key, value = (f"{place}.{name}" for name in names)
+    return query, key, value
+
 
 FAMILIES = {
     "bert": _PLAIN,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
-    "distilbert": Family(layers_key="n_layers", width_key="dim"),
+    "distilbert": Family(
+        layers_key="n_layers",
+        width_key="dim",
+        attention_maps=_maps("attention", "q_lin", "k_lin", "v_lin"),
+    ),
     "electra": _PLAIN,
-    "mpnet": _ROBERTA,
-    "albert": _PLAIN,
-    "deberta": _PLAIN,
-    "deberta-v2": _PLAIN,
+    "mpnet": Family(position_offset=2, attention_maps=_maps("attention.attn", "q", "k", "v")),
+    "albert": Family(attention_maps=_maps("attention", "query", "key", "value")),
+    "deberta": _ONE_MAP,
+    "deberta-v2": Family(
+        attention_maps=_maps("attention.self", "query_proj", "key_proj", "value_proj")
+    ),
     "mobilebert": _PLAIN,
     "big_bird": _PLAIN,
-    "modernbert": _PLAIN,
+    "modernbert": _ONE_MAP,
 }
 """`model_type` of the families whose students are proved by tests here; DeBERTa v3 calls itself v2."""
 

@@ -33,15 +33,23 @@ def word_embeddings(model: PreTrainedModel) -> nn.Embedding:
     return cast(nn.Embedding, model.get_input_embeddings())
 
 
-def build_optimizers(model: PreTrainedModel, learning_rate: float) -> list[Optimizer]:
+def build_optimizers(
+    model: PreTrainedModel, learning_rate: float, beside: Iterable[nn.Parameter] = ()
+) -> list[Optimizer]:
     """Return the optimizers of a model, and make the gradients of its word embeddings sparse.
 
     A dense Adam over the whole table moves and decays millions of moments for tokens that are
     not in the batch; SparseAdam touches the rows that are. Matrices decay, biases and norms don't.
+
+    Args:
+        model: the student.
+        learning_rate: its peak.
+        beside: what else is learnt.
     """
     embeddings = word_embeddings(model)
     embeddings.sparse = True
-    dense = [p for p in model.parameters() if p.requires_grad and p is not embeddings.weight]
+    parameters = [*model.parameters(), *beside]
+    dense = [p for p in parameters if p.requires_grad and p is not embeddings.weight]
     groups = [
         {"params": [p for p in dense if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
         {"params": [p for p in dense if p.ndim <= 1], "weight_decay": 0.0},

@@ -79,18 +79,19 @@ def _explain(problem: ErrorDetails, document: dict[str, Any]) -> str:
 def _user_keys(problem: ErrorDetails, document: Any) -> list[str]:
     """Return where the problem is, without the branches of unions that pydantic adds."""
     keys = []
-    for part in problem["loc"]:
+    for place, part in enumerate(problem["loc"], start=1):
         inside = isinstance(document, dict) and part in document
         if inside or (isinstance(document, list) and isinstance(part, int)):
             document = document[part]
-        elif problem["type"] != "missing":
+        elif problem["type"] != "missing" or place < len(problem["loc"]):
             continue
         keys.append(str(part))
     return keys
 
 
 def _unknown_key(keys: list[str]) -> str:
-    known = list(_section_model(keys[:-1]).model_fields)
+    fields = _section_model(keys[:-1]).model_fields
+    known = [field.alias or name for name, field in fields.items()]
     near = difflib.get_close_matches(keys[-1], known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{'.'.join(keys)}: unknown key; {hint}accepted: {', '.join(known)}"
@@ -100,7 +101,8 @@ def _section_model(keys: list[str]) -> type[BaseModel]:
     model: type[BaseModel] = Pipeline
     for key in keys:
         annotation = model.model_fields[key].annotation
-        candidates = [annotation, *get_args(annotation)]
+        members = get_args(annotation)
+        candidates = [annotation, *members, *(part for one in members for part in get_args(one))]
         model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     return model
 

@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from distill_core.config import Pipeline
+from distill_core.config import LossWeights, Pipeline
 from distill_core.dataset import Splits
 from distill_core.errors import ConfigError
+from distill_core.families import FAMILIES
+from distill_core.heads import Head
 from distill_core.layers import map_layers, pick_layers
 from distill_core.targets import find_target
 from distill_core.teacher import ModelDescription
@@ -14,8 +16,8 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...]:
     """Check the pipeline file against the teacher, and return the layers picked.
 
     Raises:
-        ConfigError: a layer that the teacher does not have, hidden states that cannot be aligned, or
-            texts longer than it reads.
+        ConfigError: a layer that the teacher does not have, hidden states that cannot be aligned,
+            a loss that this teacher does not allow, or texts longer than it reads.
     """
     if pipeline.data.max_length > teacher.max_length:
         raise ConfigError(
@@ -24,7 +26,37 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...]:
         )
     layers = pick_layers(teacher.stack.kinds, pipeline.student)
     map_layers(len(layers), teacher.layers, pipeline.losses.hidden_layers)
+    _check_task_loss(pipeline.losses, teacher.head)
+    if "relation" in pipeline.losses.at(0.0):
+        _check_relation(teacher)
     return layers
+
+
+def _check_task_loss(losses: LossWeights, head: Head) -> None:
+    plain = {"focal_gamma": 0.0, "class_weights": None}
+    for key, value in plain.items():
+        if getattr(losses, key) != value and not head.single_label:
+            raise ConfigError(
+                f"losses.{key}: {getattr(losses, key)!r}, and with {head.name} no text or word has exactly "
+                f"one class to count more or less; accepted: {'null' if value is None else value}"
+            )
+    if isinstance(losses.class_weights, dict):
+        unknown = [name for name in losses.class_weights if name not in head.labels]
+        if unknown:
+            raise ConfigError(
+                f"losses.class_weights: the teacher has no class {', '.join(map(repr, unknown))}; "
+                f"accepted: {', '.join(head.labels[:8])}{' …' if len(head.labels) > 8 else ''}"
+            )
+
+
+def _check_relation(teacher: ModelDescription) -> None:
+    family = FAMILIES.get(teacher.model_type)
+    if family is not None and family.attention_maps is None:
+        apart = ", ".join(name for name, family in FAMILIES.items() if family.attention_maps)
+        raise ConfigError(
+            f"losses.relation: {teacher.model_type} has one map for queries, keys and values; accepted: "
+            f"0, or a teacher that keeps them apart: {apart}"
+        )
 
 
 def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from distill_core.comparison import (
     student_model,
     teacher_model,
 )
+from distill_core.config import LOSSES
 from distill_core.files import new_file
 
 TEMPLATE = "report.html.j2"
@@ -59,6 +60,7 @@ def render_html(report: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -
         verdict=verdict(report, least),
         failures=[(text, advice(text)) for text in report["gate"]["failures"]],
         charts=_charts(report, steps),
+        total_loss=total_loss(report.get("losses") or {}),
         rows_per_s=median(step["rows_per_s"] for step in steps) if steps else None,
         classes=sorted(report.get("per_class") or [], key=lambda row: float(row["f1"])),
         most_classes=MOST_CLASSES,
@@ -91,6 +93,19 @@ def verdict(report: Mapping[str, Any], least: Model) -> str:
     metric = metric_name(report["main_metric"])
     sentence = f"The student keeps {percent(least.retention)} of the teacher’s {metric}"
     return f"{sentence} at {' and '.join(gains)}." if gains else f"{sentence}."
+
+
+def total_loss(losses: Mapping[str, Any]) -> str:
+    """Say what the total loss is the sum of, with the weights of the pipeline file; '' of no losses."""
+    counted = [(name, losses[name]) for name in LOSSES if losses.get(name)]
+    terms = " + ".join(
+        f"({plain(weight['from'])} to {plain(weight['to'])}) × {name}"
+        if isinstance(weight, Mapping)
+        else f"{plain(weight)} × {name}"
+        for name, weight in counted
+    )
+    softened = losses.get("soft") != "mse" and losses.get("distillation")
+    return f"{terms}, at temperature {plain(losses['temperature'])}" if softened else terms
 
 
 def advice(failure: str) -> str:

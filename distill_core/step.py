@@ -1,36 +1,45 @@
 """The distillation step: what is learnt from one batch."""
 
 import copy
+import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import broadcast_object_list, send_to_device
+from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
+from torch import Tensor, nn
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
-from distill_core.batches import Batch, collate, model_inputs, row_lengths
+from distill_core.batches import Batch, collate, row_lengths
 from distill_core.config import LossWeights, TrainingSettings
 from distill_core.errors import TrainingError
+from distill_core.forward import run_model
 from distill_core.heads import Head
 from distill_core.layers import map_layers
-from distill_core.losses import Losses, Output, combine, task_only
+from distill_core.losses import WHOLE, Losses, Output, Pair, combine, reads, task_only
+from distill_core.objective import build_objective
 from distill_core.optimization import (
     MAX_GRADIENT_NORM,
     automatic_learning_rate,
     build_optimizers,
     clip_gradients,
 )
-from distill_core.precision import Precision, autocast, choose_precision
-from distill_core.teacher_outputs import Ask, TeacherOutputs, fits
+from distill_core.parts import parts_of_process, sum_gradients
+from distill_core.precision import Precision, PrecisionChoice, autocast, choose_precision
+from distill_core.projections import Projections
+from distill_core.teacher_outputs import KEPT, Ask, TeacherOutputs, fits
 
 WARM_UP_SHARE = 0.1
+_LOG = logging.getLogger(__name__)
 ADVICE = "try a lower training.learning_rate, or training.precision: fp32"
 
 
@@ -74,10 +83,10 @@ class StepRecord:
     step: int
     """From 1."""
     epoch: float
-    distillation: float
-    task: float
-    cosine: float
+    losses: dict[str, float]
+    """Each that is computed, unweighted."""
     total: float
+    """Their weighted sum."""
     learning_rate: float
     rows_per_s: float
     """Rows of this step / its time."""
@@ -99,9 +108,16 @@ class Learner:
         self.model = model
         self.job = job
         self.accelerator = accelerator
+        self.rows_at_once = job.settings.rows_at_once or job.settings.batch_size
+        self.objective = build_objective(job.head, job.weights, job.train, model, teacher)
+        self.reads = frozenset() if teacher is None else reads(job.weights)
+        self.width = (teacher or model).config.hidden_size
+        self.projections = Projections(
+            model.config.hidden_size, self.width, self.reads, job.settings.seed
+        ).to(accelerator.device)
         setting = job.settings.learning_rate
         rate = automatic_learning_rate(model.config.hidden_size) if setting == "auto" else setting
-        self.optimizers = build_optimizers(model, rate)
+        self.optimizers = build_optimizers(model, rate, self.projections.parameters())
         warm_up = math.ceil(WARM_UP_SHARE * job.steps)
         self.schedules = [
             get_linear_schedule_with_warmup(optimizer, warm_up, job.steps)
@@ -111,11 +127,12 @@ class Learner:
         their_depth = depth if teacher is None else teacher.config.num_hidden_layers
         pairs = map_layers(depth, their_depth, job.weights.hidden_layers)
         self.aligned, theirs = zip(*pairs, strict=True)
-        self.teachers = _in_precisions(teacher, job, theirs, accelerator.device)
-        self.precision = choose_precision(job.settings.precision, self._trial_step())
+        self.teachers = _in_precisions(teacher, job, theirs, self.reads, accelerator.device)
+        self.precision = self._choose_precision()
         self.ask_teacher = self.teachers.get(self.precision.precision)
         if self.ask_teacher is not None and keep_in is not None:
-            self.ask_teacher = self._keep_outputs(self.ask_teacher, keep_in)
+            with accelerator.main_process_first():
+                self.ask_teacher = self._keep_outputs(self.ask_teacher, keep_in)
 
     def step(self, batch: Batch, number: int) -> StepRecord:
         """Learn from one batch.
@@ -125,31 +142,27 @@ class Learner:
         """
         start = time.perf_counter()
         batch = send_to_device(batch, self.accelerator.device)
-        losses = self._losses(batch, self.precision.precision, self.ask_teacher)
-        distillation, task, cosine, total = losses.values().tolist()
+        named, total = self._gradients(batch, number)
         if not math.isfinite(total):
-            raise TrainingError(
-                f"step {number}: the loss is {total} (distillation {distillation:.4g}, task {task:.4g}, "
-                f"cosine {cosine:.4g}); {ADVICE}"
-            )
-        self.accelerator.backward(losses.total)
-        clip_gradients(self.model.parameters(), MAX_GRADIENT_NORM)
+            parts = ", ".join(f"{name} {value:.4g}" for name, value in named.items())
+            raise TrainingError(f"step {number}: the loss is {total} ({parts}); {ADVICE}")
+        clip_gradients(self._parameters(), MAX_GRADIENT_NORM)
         rate = self.schedules[0].get_last_lr()[0]
         for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
             optimizer.step()
             schedule.step()
-        self.model.zero_grad(set_to_none=True)
+        self._forget_gradients()
         rows_per_s = len(batch["input_ids"]) / (time.perf_counter() - start)
         epoch = self.job.epoch_of(number)
-        return StepRecord(
-            number, epoch, distillation, task, cosine, total, rate, rows_per_s, now_ms()
-        )
+        return StepRecord(number, epoch, named, total, rate, rows_per_s, now_ms())
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that steps change beside the model."""
         return {
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedules": [schedule.state_dict() for schedule in self.schedules],
+            "projections": self.projections.state_dict(),
+            "rows_at_once": self.rows_at_once,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -157,50 +170,100 @@ class Learner:
         for name, parts in (("optimizers", self.optimizers), ("schedules", self.schedules)):
             for part, value in zip(parts, state[name], strict=True):
                 part.load_state_dict(value)
+        self.projections.load_state_dict(state["projections"])
+        self.rows_at_once = state["rows_at_once"]
 
-    def _losses(self, batch: Batch, precision: Precision, ask_teacher: Ask | None) -> Losses:
+    def _gradients(self, batch: Batch, number: int) -> tuple[dict[str, float], float]:
+        """Compute the gradients of a batch, and return its losses by name and their weighted sum."""
+        while True:
+            try:
+                return self._accumulate(batch, number)
+            except (RuntimeError, MemoryError) as error:
+                if self.rows_at_once == 1 or not _out_of_memory(error):
+                    raise
+            self._forget_gradients()
+            self.rows_at_once = -(-self.rows_at_once // 2)
+            _LOG.warning("out of memory: from here on %d rows at once", self.rows_at_once)
+
+    def _accumulate(self, batch: Batch, number: int) -> tuple[dict[str, float], float]:
+        """Let the parts of a batch that are this process's add their gradients, and all processes."""
+        place = self.accelerator.process_index, self.accelerator.num_processes
+        precision = self.precision.precision
+        sums: Tensor | float = 0.0
+        for part, portion in parts_of_process(batch, self.job.head, self.rows_at_once, *place):
+            losses = self._losses(part, precision, self.ask_teacher, number, portion)
+            self.accelerator.backward(losses.total)
+            sums = sums + losses.values()
+        sum_gradients(self._parameters(), self.accelerator)
+        *named, total = self.accelerator.reduce(sums, "sum").tolist()
+        return dict(zip(losses.named, named, strict=True)), total
+
+    def _losses(
+        self,
+        batch: Batch,
+        precision: Precision,
+        ask_teacher: Ask | None,
+        number: int = 1,
+        portion: Mapping[str, float] = WHOLE,
+    ) -> Losses:
         with autocast(precision, self.accelerator.device):
-            student = _output(self.model, self.job.head, batch, self.aligned)
+            student = run_model(self.model, self.job.head, batch, self.aligned, self.reads)
         if ask_teacher is None:
-            return task_only(student, batch["labels"], self.job.head)
-        teacher = ask_teacher(batch)
-        mask = batch["attention_mask"]
-        return combine(student, teacher, batch.get("labels"), mask, self.job.head, self.job.weights)
+            return task_only(student, batch["labels"], self.objective, portion)
+        said = self.projections(student), ask_teacher(batch)
+        pair = Pair(*said, batch.get("labels"), batch["attention_mask"])
+        progress = (number - 1) / max(self.job.steps - 1, 1)
+        return combine(pair, self.objective, progress, portion)
+
+    def _parameters(self) -> Iterator[nn.Parameter]:
+        """Yield all that is learnt: the student, and what it needs to be compared with its teacher."""
+        return chain(self.model.parameters(), self.projections.parameters())
+
+    def _forget_gradients(self) -> None:
+        for parameter in self._parameters():
+            parameter.grad = None
 
     def _keep_outputs(self, ask_teacher: Ask, folder: Path) -> Ask:
         """Ask the teacher about each row only once, if that saves anything and the disk has room."""
-        tokens = row_lengths(self.job.train)
-        shape = (len(self.aligned), self.model.config.hidden_size)
+        if not self.reads <= KEPT:
+            return ask_teacher
+        lengths = row_lengths(self.job.train)
+        embeddings = "embeddings" in self.reads
+        shape = (len(self.aligned) + embeddings, self.width)
         budget = 1e9 * self.job.settings.keep_outputs_gb
         again = self.job.steps > self.job.unlabelled_steps + self.job.steps_per_epoch
-        if not (again and fits(tokens, shape, budget, folder)):
+        if not (again and fits(lengths, shape, budget, folder)):
             return ask_teacher
-        return TeacherOutputs(ask_teacher, tokens, shape, folder)
+        return TeacherOutputs(ask_teacher, lengths, shape, folder, embeddings)
+
+    def _choose_precision(self) -> PrecisionChoice:
+        """Return the same choice on all processes."""
+        choice = choose_precision(self.job.settings.precision, self._trial_step())
+        return broadcast_object_list([choice])[0]  # type: ignore[no-any-return]
 
     def _trial_step(self) -> Callable[[Precision], None]:
         """Return a step that leaves no trace in the model, on the rows at the start of the data."""
-        rows = [
-            self.job.train[i] for i in range(min(self.job.settings.batch_size, len(self.job.train)))
-        ]
+        rows = [self.job.train[i] for i in range(min(self.rows_at_once, len(self.job.train)))]
         batch = collate(rows, self.model.config.pad_token_id)
         batch = send_to_device(batch, self.accelerator.device)
 
         def step(precision: Precision) -> None:
             self._losses(batch, precision, self.teachers.get(precision)).total.backward()
-            self.model.zero_grad(set_to_none=True)
+            self._forget_gradients()
 
         return step
 
 
-def _output(model: PreTrainedModel, head: Head, batch: Batch, layers: Sequence[int]) -> Output:
-    answer = model(**model_inputs(model, batch), output_hidden_states=True)
-    hidden = torch.stack([answer.hidden_states[layer] for layer in layers], dim=2)
-    logits = head.read_output(answer, batch["attention_mask"])
-    return Output(logits.float(), hidden.float())
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
 
 
 def _in_precisions(
-    teacher: PreTrainedModel | None, job: Job, layers: Sequence[int], device: torch.device
+    teacher: PreTrainedModel | None,
+    job: Job,
+    layers: Sequence[int],
+    reads: Set[str],
+    device: torch.device,
 ) -> dict[Precision, Ask]:
     """Return what asks a frozen copy of the teacher, for each precision it may run in.
 
@@ -215,15 +278,18 @@ def _in_precisions(
             copy.deepcopy(teacher).to(device, dtype).eval().requires_grad_(False),
             job.head,
             layers,
+            reads,
         )
         for precision, dtype in types.items()
         if job.settings.precision in ("auto", precision)
     }
 
 
-def _ask(teacher: PreTrainedModel, head: Head, layers: Sequence[int], batch: Batch) -> Output:
+def _ask(
+    teacher: PreTrainedModel, head: Head, layers: Sequence[int], reads: Set[str], batch: Batch
+) -> Output:
     with torch.no_grad():
-        return _output(teacher, head, batch, layers)
+        return run_model(teacher, head, batch, layers, reads)
 
 
 def now_ms() -> int:

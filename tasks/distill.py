@@ -89,7 +89,12 @@ def distil(job: Job, teacher: Stage, start: Stage, data: Stage, live: LiveLosses
 def train_without_teacher(job: Job, teacher: Stage, start: Stage, data: Stage) -> State[Stage]:
     """Train the same student from the same start on the labels alone."""
     pipeline = job.pipeline
-    inputs = {"start": start.key, "data": data.key, "training": pipeline.training.model_dump()}
+    inputs = {
+        "start": start.key,
+        "data": data.key,
+        "task_loss": pipeline.losses.model_dump(include={"focal_gamma", "class_weights"}),
+        "training": pipeline.training.model_dump(),
+    }
     scratch = unfinished_folder(job.output, "untaught", inputs)
 
     def build(folder: Path) -> dict[str, Any]:

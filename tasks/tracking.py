@@ -40,7 +40,6 @@ ARTIFACT_FIGURES = (
     "load_ms",
     "peak_rss_mb",
 )
-LOSSES = ("distillation", "task", "cosine", "total")
 BATCH = 1_000
 """Metrics a request may hold (MLflow REST API, "Log Batch")."""
 SEND_EVERY_S = 5.0
@@ -156,7 +155,8 @@ def log_training(run: Stage, records: Sequence[Mapping[str, Any]]) -> None:
         if "metrics" in record:
             named = {f"validation/{name}": value for name, value in record["metrics"].items()}
         else:
-            named = {f"loss/{name}": record[name] for name in LOSSES}
+            losses = {**record["losses"], "total": record["total"]}
+            named = {f"loss/{name}": value for name, value in losses.items()}
             named |= {
                 f"training/{name}": record[name]
                 for name in ("learning_rate", "rows_per_s", "epoch")

@@ -42,6 +42,8 @@ class Head(ABC):
     """What the model is, for the README of a bundle: "a text classifier"."""
     reading: ClassVar[str]
     """How an app reads the logits, for the same."""
+    single_label: ClassVar[bool] = False
+    """Whether a unit has exactly one of the classes, so that classes can count unlike."""
 
     @classmethod
     @abstractmethod
@@ -95,6 +97,14 @@ class Head(ABC):
             attention_mask: of the batch.
         """
         return outputs["logits"]
+
+    def count(self, batch: Mapping[str, Any]) -> tuple[int, int]:
+        """Return how many positions of a batch are softened, and how many labels it has.
+
+        Args:
+            batch: of tensors, as `collate` makes it.
+        """
+        return len(batch["input_ids"]), len(batch["input_ids"])
 
     def positions(
         self, logits: Float[Any, "batch ..."], attention_mask: Int[Any, "batch tokens"]

@@ -18,6 +18,7 @@ class SequenceClassification(TextHead):
     main_metric = "accuracy"
     kind = "a text classifier"
     reading = "The label is the one with the largest logit."
+    single_label = True
 
     @classmethod
     def fits(cls, problem_type: str | None, labels: int) -> bool:

@@ -29,6 +29,7 @@ class TokenClassification(Head):
         "Each token has a logit for each tag, and its tag is the one with the largest; a word's tag is that "
         "of its first piece, and special tokens have none."
     )
+    single_label = True
 
     @classmethod
     def fits(cls, problem_type: str | None, labels: int) -> bool:
@@ -56,6 +57,11 @@ class TokenClassification(Head):
     def texts(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the words as a text."""
         return (" ".join(row["tokens"]),)
+
+    def count(self, batch: Mapping[str, Any]) -> tuple[int, int]:
+        """Return all tokens but padding, and the first pieces of words."""
+        labels = batch.get("labels", batch["attention_mask"])
+        return int(batch["attention_mask"].sum()), int((labels != NOT_COUNTED).sum())
 
     def positions(
         self,

@@ -155,7 +155,7 @@ def plain_trainer(work: Work) -> Trained:
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     from distill_core.config import LossWeights
-    from distill_core.losses import Output, combine
+    from distill_core.losses import Objective, Output, Pair, combine
 
     ends: list[float] = []
     teacher = work.teacher.eval()
@@ -169,8 +169,8 @@ def plain_trainer(work: Work) -> Trained:
             with torch.no_grad():
                 theirs = teacher(**inputs, output_hidden_states=True)
             student, told = (Output(a.logits, a.hidden_states[-1]) for a in (answer, theirs))
-            mask = inputs["attention_mask"]
-            loss = combine(student, told, labels, mask, work.head, LossWeights()).total
+            pair = Pair(student, told, labels, inputs["attention_mask"])
+            loss = combine(pair, Objective(work.head, LossWeights())).total
             return (loss, answer) if return_outputs else loss
 
     class Clock(TrainerCallback):

@@ -10,7 +10,11 @@ from distill_core.charts import MOST_POINTS, training_charts, validation_chart
 
 
 def steps_with(values: list[float]) -> list[dict[str, Any]]:
-    return [{"epoch": (i + 1) / len(values), "total": value} for i, value in enumerate(values)]
+    return [step((i + 1) / len(values), value) for i, value in enumerate(values)]
+
+
+def step(epoch: float, total: float, **losses: float) -> dict[str, Any]:
+    return {"epoch": epoch, "total": total, "losses": losses, "learning_rate": 0.0}
 
 
 def longest_path(svg: str) -> np.ndarray:
@@ -35,8 +39,9 @@ def test_curve_goes_through_its_values() -> None:
 
 
 def test_losses_that_were_not_used_have_no_chart() -> None:
-    steps = [{"epoch": 1.0, "total": 2.0, "task": 2.0, "distillation": 0.0, "cosine": 0.0}]
-    assert [chart.title for chart in training_charts(steps)] == ["Total loss", "Task loss"]
+    steps = [step(1.0, 2.0, task=2.0, distillation=0.0, cosine=0.0, relation=0.5)]
+    titles = [chart.title for chart in training_charts(steps)]
+    assert titles == ["Total loss", "Task loss", "Relation loss"]
 
 
 def test_descriptions_say_what_the_curves_show() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from distill_core.config import Pipeline
+from distill_core.config import LossWeights, Pipeline
 from distill_core.errors import ConfigError
 from distill_core.pipeline_file import looks_like_path, read_pipeline
 
@@ -92,6 +92,24 @@ def test_a_wrong_setting_is_named(tmp_path: Path, setting: str, message: str) ->
     assert message in refusal(tmp_path, MINIMAL, setting)
 
 
+def test_a_weight_is_a_number_or_goes_from_one_to_another(tmp_path: Path) -> None:
+    text = f"{MINIMAL}losses: {{task: {{from: 0, to: 2}}, hidden: 0.5}}\n"
+    losses = read(tmp_path, text).losses
+    assert (losses.task.at(0.0), losses.task.at(0.25), losses.task.at(1.0)) == (0, 0.5, 2)
+    assert losses.at(0.5) == {"distillation": 5, "task": 1, "cosine": 1, "hidden": 0.5}
+    assert LossWeights.model_validate(losses.model_dump(mode="json")) == losses
+    assert read(tmp_path, text, "losses.task=0").losses.task == 0
+    assert (
+        read(tmp_path, MINIMAL, "losses.task.from=3", "losses.task.to=1").losses.at(1.0)["task"]
+        == 1
+    )
+
+
+@pytest.mark.parametrize("setting", ["losses.task=-1", "losses.task=fast", "losses.task.from=0"])
+def test_a_wrong_weight_is_told_of_once(tmp_path: Path, setting: str) -> None:
+    assert len(refusal(tmp_path, MINIMAL, setting).splitlines()) == 2
+
+
 def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     folder = tmp_path / "pipelines"
     (folder / "rows").mkdir(parents=True)
@@ -125,6 +143,7 @@ def test_the_home_of_nobody_is_a_folder_that_is_not_there(tmp_path: Path) -> Non
         ("task: auto\nschedules: {}", "schedules", "schedule"),
         ("student: {layer: top}", "student.layer", "layers"),
         ("losses: {temprature: 3}", "losses.temprature", "temperature"),
+        ("losses: {task: {form: 0, to: 1}}", "losses.task.form", "from"),
         ("training: {learning_rates: 3}", "training.learning_rates", "learning_rate"),
         ("gate: {retension: 1}", "gate.retension", "retention"),
         ("tracking: {url: x}", "tracking.url", "uri"),
@@ -171,6 +190,20 @@ def test_a_key_like_no_other_lists_those_there_are(tmp_path: Path) -> None:
         ("losses: {temperature: 0.5}", "losses.temperature", "greater than or equal to 1"),
         ("losses: {task: .nan}", "losses.task", "Input should be"),
         ("losses: {distillation: 0, task: 0, cosine: 0}", "losses", "nothing to learn"),
+        (
+            "losses: {distillation: 0, task: {from: 0, to: 0}, cosine: 0}",
+            "losses",
+            "nothing to learn",
+        ),
+        ("losses: {task: -1}", "losses.task", "greater than or equal to 0"),
+        ("losses: {task: [0, 2]}", "losses.task", "valid number"),
+        ("losses: {hidden: {from: 0, to: -1}}", "losses.hidden.to", "greater than or equal to 0"),
+        ("losses: {hidden: {from: 0}}", "losses.hidden.to", "is missing and has no default"),
+        ("losses: {soft: kl}", "losses.soft", "'cross-entropy' or 'mse'"),
+        ("losses: {relation_heads: 0}", "losses.relation_heads", "greater than 0"),
+        ("losses: {focal_gamma: -2}", "losses.focal_gamma", "greater than or equal to 0"),
+        ("losses: {class_weights: even}", "losses.class_weights", "'balanced'"),
+        ("losses: {class_weights: {a: -1}}", "losses.class_weights.a", "greater than or equal"),
         ("targets: [web]", "targets", "accepted: android-arm64, ios-arm64, web-wasm"),
         ("targets: []", "targets", "at least 1"),
         ("targets: web-wasm", "targets", "valid tuple"),

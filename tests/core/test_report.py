@@ -192,9 +192,7 @@ def example_steps(count: int) -> list[dict[str, Any]]:
             {
                 "step": number,
                 "epoch": 3 * number / count,
-                "distillation": distillation,
-                "task": task,
-                "cosine": cosine,
+                "losses": {"distillation": distillation, "task": task, "cosine": cosine},
                 "total": 5 * distillation + 2 * task + cosine,
                 "learning_rate": 5e-5 * min(10 * number / count, (1 - number / count) / 0.9),
                 "rows_per_s": 38.0,
@@ -355,6 +353,27 @@ def test_confusion_matrix_of_many_classes_becomes_its_worst_pairs() -> None:
     page = render_html(report, [])
     assert "most often taken for another" in page
     assert 'class="heat"' not in page
+
+
+@pytest.mark.parametrize(
+    ("losses", "says"),
+    [
+        ({}, "Total loss = 5 × distillation + 2 × task + 1 × cosine, at temperature 2."),
+        ({"soft": "mse"}, "Total loss = 5 × distillation + 2 × task + 1 × cosine."),
+        (
+            {"cosine": 0.0, "relation": 0.5},
+            "Total loss = 5 × distillation + 2 × task + 0.5 × relation, at temperature 2.",
+        ),
+        (
+            {"task": {"from": 0.0, "to": 2.0}, "distillation": 0.0},
+            "Total loss = (0 to 2) × task + 1 × cosine.",
+        ),
+    ],
+)
+def test_page_says_what_the_total_loss_is_the_sum_of(losses: dict[str, Any], says: str) -> None:
+    report = example_report()
+    report["losses"] |= losses
+    assert says in text_of(render_html(report, example_steps(5)))
 
 
 def test_passwords_in_addresses_are_hidden() -> None:

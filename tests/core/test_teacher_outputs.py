@@ -18,6 +18,7 @@ from distill_core.step import Job
 from distill_core.student import build_student
 from distill_core.teacher_outputs import TeacherOutputs, fits, size_bytes
 from distill_core.training import Trained, distill
+from tests.core.test_training import narrow
 
 SHAPE = (1, 32)
 ROW = 2 * 32
@@ -102,10 +103,46 @@ def test_every_layers_hidden_states_are_kept_where_all_are_aligned(
     everywhere = replace(job, weights=LossWeights(hidden_layers="uniform"))
     asked, kept = (train(everywhere, fitted_teacher, scratch) for scratch in (None, tmp_path))
     assert kept.kept_outputs
-    losses = [[step.cosine for step in trained.steps] for trained in (asked, kept)]
+    losses = [[step.losses["cosine"] for step in trained.steps] for trained in (asked, kept)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
-    last = [step.cosine for step in train(job, fitted_teacher, tmp_path).steps]
+    last = [step.losses["cosine"] for step in train(job, fitted_teacher, tmp_path).steps]
     assert last[0] != pytest.approx(losses[0][0], rel=1e-3)
+
+
+def test_squared_differences_of_kept_states_and_embeddings_are_those_of_fresh_ones(
+    fitted_teacher: PreTrainedModel, job: Job, tmp_path: Path
+) -> None:
+    weights = LossWeights(hidden=1.0, embeddings=1.0, hidden_layers="uniform")
+    inside = replace(job, weights=weights)
+    asked, kept = (train(inside, fitted_teacher, scratch) for scratch in (None, tmp_path))
+    assert kept.kept_outputs
+    for name in ("hidden", "embeddings"):
+        ours, fresh = ([step.losses[name] for step in t.steps] for t in (kept, asked))
+        assert ours == pytest.approx(fresh, rel=2e-2, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["attention", "relation"])
+def test_a_loss_between_what_is_too_large_to_keep_asks_the_teacher_in_every_epoch(
+    name: str, fitted_teacher: PreTrainedModel, job: Job, tmp_path: Path
+) -> None:
+    inside = replace(job, weights=LossWeights(**{name: 1.0}))
+    asked, kept = (train(inside, fitted_teacher, scratch) for scratch in (None, tmp_path))
+    assert not kept.kept_outputs
+    assert [step.total for step in kept.steps] == [step.total for step in asked.steps]
+
+
+def test_a_narrower_students_teacher_is_kept_in_its_own_width(
+    fitted_teacher: PreTrainedModel, job: Job, tmp_path: Path
+) -> None:
+    student = narrow(fitted_teacher)
+    asked, kept = (
+        distill(student, fitted_teacher, job, lambda record: None, scratch)
+        for scratch in (None, tmp_path)
+    )
+    assert kept.kept_outputs
+    assert [step.total for step in kept.steps] == pytest.approx(
+        [step.total for step in asked.steps], rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("change", [{"epochs": 1}, {"keep_outputs_gb": 0.0}, {"max_steps": 5}])

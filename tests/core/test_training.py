@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from datasets import DatasetDict
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distill_core.config import LossWeights, TrainingSettings
-from distill_core.errors import TrainingError
+from distill_core.batches import collate
+from distill_core.config import LOSSES, RECORDED, LossWeights, TrainingSettings
+from distill_core.errors import ConfigError, TrainingError
 from distill_core.evaluation import model_logits, read_labels, score
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.optimization import automatic_learning_rate
 from distill_core.soft_targets import soft_target_loss
-from distill_core.step import Job, StepRecord
+from distill_core.step import Job, Learner, StepRecord
 from distill_core.student import build_student
 from distill_core.teacher import load_model
 from distill_core.training import EpochRecord, Trained, distill
@@ -70,6 +72,22 @@ def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
     copied = type(model)(config)
     copied.load_state_dict(model.state_dict())
     return copied
+
+
+def narrow(teacher: PreTrainedModel) -> PreTrainedModel:
+    """Return a student of half the layers, width and heads, with random weights."""
+    config = copy.deepcopy(teacher.config)
+    config.update(
+        {
+            "num_hidden_layers": 2,
+            "hidden_size": 16,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+        }
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return type(teacher)(config).eval()
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -197,8 +215,10 @@ def test_an_absurd_learning_rate_ends_the_training_with_advice(
 
 def test_without_a_teacher_the_labels_alone_teach(tiny_bert: Path, job: Any) -> None:
     trained = run(load_model(tiny_bert), None, job(epochs=8, patience=8))
-    assert all(record.distillation == record.cosine == 0 for record in trained.steps)
-    assert all(record.total == record.task for record in trained.steps)
+    assert all(
+        record.losses["distillation"] == record.losses["cosine"] == 0 for record in trained.steps
+    )
+    assert all(record.total == record.losses["task"] for record in trained.steps)
     assert accuracy(trained.model, job()) > 0.9
 
 
@@ -207,7 +227,8 @@ def test_the_weights_of_the_pipeline_file_make_the_total(
 ) -> None:
     weights = LossWeights(distillation=0.5, task=3.0, cosine=7.0, temperature=4.0)
     for record in run(student, fitted_teacher, job(weights, max_steps=4)).steps:
-        expected = 0.5 * record.distillation + 3 * record.task + 7 * record.cosine
+        named = record.losses
+        expected = 0.5 * named["distillation"] + 3 * named["task"] + 7 * named["cosine"]
         assert record.total == pytest.approx(expected, rel=1e-5)
 
 
@@ -215,7 +236,7 @@ def test_a_student_that_is_its_teacher_starts_with_no_cosine_loss(
     fitted_teacher: PreTrainedModel, job: Any
 ) -> None:
     first = run(fitted_teacher, fitted_teacher, job(max_steps=1)).steps[0]
-    assert first.cosine == pytest.approx(0, abs=1e-5)
+    assert first.losses["cosine"] == pytest.approx(0, abs=1e-5)
 
 
 def test_the_learning_rate_rises_for_a_tenth_of_the_steps_and_falls_to_the_end(
@@ -236,7 +257,9 @@ def test_the_automatic_learning_rate_is_the_peak(student: PreTrainedModel, job: 
 def test_every_epoch_draws_other_batches(student: PreTrainedModel, job: Any) -> None:
     # At this rate no weight moves, and the mean over all rows stays the same.
     trained = run(without_dropout(student), None, job(epochs=2, learning_rate=1e-30))
-    first, second = ([r.task for r in trained.steps[part]] for part in (slice(15), slice(15, 30)))
+    first, second = (
+        [r.losses["task"] for r in trained.steps[part]] for part in (slice(15), slice(15, 30))
+    )
     assert np.mean(first) == pytest.approx(np.mean(second))
     assert sorted(first) != pytest.approx(sorted(second))
 
@@ -256,7 +279,7 @@ def test_without_a_teacher_dropout_is_on_again_after_a_validation(
     # At this rate no weight moves, so only dropout tells the two second epochs apart.
     settings = job(epochs=2, learning_rate=1e-30)
     losses = [
-        np.mean([record.task for record in run(model, None, settings).steps[15:]])
+        np.mean([record.losses["task"] for record in run(model, None, settings).steps[15:]])
         for model in (student, without_dropout(student))
     ]
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
@@ -291,3 +314,118 @@ def test_a_summary_holds_the_facts_of_the_training(
     assert (summary["steps"], summary["precision"], summary["step_ms"]) == (30, "fp32", {})
     assert [epoch["step"] for epoch in summary["epochs"]] == [15, 30]
     assert summary["epochs"][summary["best_epoch"] - 1]["best"]
+
+
+@pytest.mark.parametrize("name", LOSSES[2:])
+@pytest.mark.parametrize("shape", ["half the depth", "half the width"])
+def test_a_loss_that_is_learnt_alone_falls(
+    name: str, shape: str, student: PreTrainedModel, fitted_teacher: PreTrainedModel, job: Any
+) -> None:
+    if (name, shape) == ("attention", "half the width"):
+        pytest.skip("attentions are compared head by head")
+    start = student if shape == "half the depth" else narrow(fitted_teacher)
+    for (
+        parameter
+    ) in start.parameters():  # embeddings and the last layer are copies: move away from them
+        parameter.data += 0.05 * torch.randn(
+            parameter.shape, generator=torch.Generator().manual_seed(1)
+        )
+    weights = LossWeights(**(dict.fromkeys(RECORDED, 0.0) | {name: 1.0}), hidden_layers="uniform")
+    steps = run(start, fitted_teacher, job(weights, epochs=3, learning_rate=0.005)).steps
+    assert set(steps[0].losses) == {*RECORDED, name}
+    values = [step.losses[name] for step in steps]
+    assert np.mean(values[-10:]) < 0.85 * np.mean(values[:5])
+    assert [step.total for step in steps] == pytest.approx(values)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"soft": "mse"},
+        {"focal_gamma": 2.0},
+        {"class_weights": "balanced"},
+        {"class_weights": {"positive": 2.0}, "focal_gamma": 1.0},
+        {"hidden": 1.0, "embeddings": 1.0, "relation": 1.0, "hidden_layers": "uniform"},
+    ],
+)
+def test_every_option_brings_a_narrower_student_near_its_teacher(
+    weights: dict[str, Any], fitted_teacher: PreTrainedModel, job: Any
+) -> None:
+    settings = job(LossWeights(**weights), epochs=6, patience=6, learning_rate=0.005)
+    start = narrow(fitted_teacher)
+    trained = run(start, fitted_teacher, settings)
+    before, after = (distance(m, fitted_teacher, settings) for m in (start, trained.model))
+    assert after < before / 2
+    assert trained.model.state_dict().keys() == start.state_dict().keys()
+
+
+def test_a_narrower_student_is_the_same_for_the_same_seed_and_feels_the_cosine(
+    fitted_teacher: PreTrainedModel, job: Any
+) -> None:
+    settings = job(max_steps=6)
+    first = run(narrow(fitted_teacher), fitted_teacher, settings).model.state_dict()
+    torch.rand(5)
+    second = run(narrow(fitted_teacher), fitted_teacher, settings).model.state_dict()
+    without = job(LossWeights(cosine=0.0), max_steps=6)
+    assert equal(first, second)
+    other = run(narrow(fitted_teacher), fitted_teacher, without).model.state_dict()
+    assert not equal(first, other)
+
+
+def test_what_is_learnt_beside_a_narrower_student_is_its_projections(
+    fitted_teacher: PreTrainedModel, job: Any
+) -> None:
+    weights = LossWeights(hidden=1.0, embeddings=1.0, relation=1.0)
+    learner = Learner(narrow(fitted_teacher), fitted_teacher, job(weights), Accelerator())
+    before = copy.deepcopy(learner.projections.state_dict())
+    assert list(before) == ["maps.hidden.weight", "maps.embeddings.weight"]
+    learnt = {
+        id(p)
+        for optimizer in learner.optimizers
+        for g in optimizer.param_groups
+        for p in g["params"]
+    }
+    parts = (learner.model, learner.projections)
+    assert learnt == {id(p) for part in parts for p in part.parameters()}
+    rows = [learner.job.train[number] for number in range(8)]
+    for number in (1, 2):  # the first step of the warm-up is of no length
+        learner.step(collate(rows, 0), number)
+    assert all(not torch.equal(before[n], p) for n, p in learner.projections.state_dict().items())
+    assert all(p.grad is None for part in parts for p in part.parameters())
+
+
+def test_a_weight_that_changes_is_what_it_should_be_at_the_first_and_the_last_step(
+    student: PreTrainedModel, fitted_teacher: PreTrainedModel, job: Any
+) -> None:
+    weights = LossWeights(distillation=0.0, cosine=0.0, task={"from": 1.0, "to": 3.0})
+    steps = run(student, fitted_teacher, job(weights, max_steps=5)).steps
+    shown = [step.total / step.losses["task"] for step in steps]
+    assert shown == pytest.approx([1.0, 1.5, 2.0, 2.5, 3.0])
+
+
+def test_a_loss_that_sets_in_late_leaves_the_first_step_as_it_was(
+    student: PreTrainedModel, fitted_teacher: PreTrainedModel, job: Any
+) -> None:
+    late = LossWeights(hidden={"from": 0.0, "to": 4.0})
+    plain, rising = (run(student, fitted_teacher, job(w, max_steps=3)) for w in (None, late))
+    totals = [[step.total for step in trained.steps] for trained in (plain, rising)]
+    assert totals[1][0] == totals[0][0]
+    assert totals[1][2] > totals[0][2]
+
+
+def test_the_labels_alone_are_learnt_with_the_tasks_loss_of_the_pipeline_file(
+    student: PreTrainedModel, job: Any
+) -> None:
+    frozen = without_dropout(student)
+    focal, plain = (
+        run(frozen, None, job(LossWeights(focal_gamma=gamma), max_steps=1)).steps[0].losses["task"]
+        for gamma in (2.0, 0.0)
+    )
+    assert 0 < focal < plain
+
+
+def test_teacher_and_student_of_other_heads_are_refused_before_the_first_step(
+    fitted_teacher: PreTrainedModel, job: Any
+) -> None:
+    with pytest.raises(ConfigError, match=r"losses\.attention: the student has 2 attention heads"):
+        run(narrow(fitted_teacher), fitted_teacher, job(LossWeights(attention=1.0)))

@@ -125,8 +125,8 @@ def test_unlabelled_rows_come_first_and_teach_without_labels(
     trained = train(job, fitted_teacher)
     assert job.steps == len(trained.steps) == 6 + 3 * 2
     first, rest = trained.steps[:6], trained.steps[6:]
-    assert all(step.task == 0 < step.distillation for step in first)
-    assert all(step.task > 0 for step in rest)
+    assert all(step.losses["task"] == 0 < step.losses["distillation"] for step in first)
+    assert all(step.losses["task"] > 0 for step in rest)
     assert [step.epoch for step in trained.steps] == [0] * 6 + [0.5, 1, 1.5, 2, 2.5, 3]
     assert [record.epoch for record in trained.epochs] == [0, 1, 2, 3]
     assert trained.epochs[0].step == 6

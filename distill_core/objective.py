@@ -1,0 +1,80 @@
+"""What is to be learnt, settled for one student, one teacher and their rows."""
+
+import torch
+from datasets import Dataset
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from distill_core.config import LossWeights
+from distill_core.errors import ConfigError
+from distill_core.evaluation import read_labels
+from distill_core.focal import balanced_weights
+from distill_core.forward import attention_maps
+from distill_core.heads import Head
+from distill_core.losses import Objective, reads
+
+
+def build_objective(
+    head: Head,
+    weights: LossWeights,
+    train: Dataset,
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+) -> Objective:
+    """Return what a training's losses depend on.
+
+    Args:
+        head: of both models.
+        weights: of the pipeline file.
+        train: tokenized rows, whose labels give balanced classes their weights.
+        student: as it starts.
+        teacher: None where the labels alone teach.
+
+    Raises:
+        ConfigError: a loss between parts of student and teacher that cannot be compared.
+        TeacherError: relations, of a family that does not keep queries, keys and values apart.
+    """
+    class_weights = _class_weights(head, weights, train, student.device)
+    if teacher is None:
+        return Objective(head, weights, class_weights)
+    wanted = reads(weights)
+    if "attentions" in wanted:
+        _check_heads(student, teacher)
+    heads = _relation_heads(weights, student, teacher) if "relations" in wanted else 1
+    return Objective(head, weights, class_weights, heads)
+
+
+def _class_weights(
+    head: Head, weights: LossWeights, train: Dataset, device: torch.device
+) -> Float[Tensor, " classes"] | None:
+    if weights.class_weights is None:
+        return None
+    if weights.class_weights == "balanced":
+        values = balanced_weights(read_labels(head, train).values, len(head.labels)).tolist()
+    else:
+        values = [weights.class_weights.get(name, 1.0) for name in head.labels]
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def _check_heads(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    ours, theirs = (model.config.num_attention_heads for model in (student, teacher))
+    if ours != theirs:
+        raise ConfigError(
+            f"losses.attention: the student has {ours} attention heads and the teacher {theirs}, and each "
+            "is compared with its like; accepted: 0. losses.relation needs no equal number"
+        )
+
+
+def _relation_heads(
+    weights: LossWeights, student: PreTrainedModel, teacher: PreTrainedModel
+) -> int:
+    widths = [attention_maps(model)[0][0].out_features for model in (student, teacher)]
+    heads = weights.relation_heads or int(teacher.config.num_attention_heads)
+    common = [n for n in range(1, min(widths) + 1) if not any(width % n for width in widths)]
+    if heads not in common:
+        raise ConfigError(
+            f"losses.relation_heads: {heads} parts of {widths[0]} (student) and {widths[1]} (teacher) "
+            f"numbers; accepted: {', '.join(map(str, common))}"
+        )
+    return heads

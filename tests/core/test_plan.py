@@ -1,0 +1,69 @@
+"""The pipeline file against the teacher: what of its losses makes no sense is refused before a run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from distill_core.config import DataSource, Pipeline, TeacherSource
+from distill_core.errors import ConfigError
+from distill_core.plan import check_fit
+from distill_core.teacher import describe, load_tokenizer
+from tests.core.family_models import save_small
+from tests.core.test_every_head import CASES
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_bert: Path) -> PreTrainedTokenizerFast:
+    return load_tokenizer(tiny_bert)
+
+
+def check(teacher: Path, **losses: Any) -> None:
+    pipeline = Pipeline(
+        name="test",
+        teacher=TeacherSource(source=str(teacher)),
+        data=DataSource(source="owner/data", max_length=32),
+        losses=losses,
+    )
+    check_fit(pipeline, describe(teacher))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "accepted"),
+    [("focal_gamma", 2.0, "0.0"), ("class_weights", "balanced", "null")],
+)
+@pytest.mark.parametrize("name", CASES)
+def test_classes_are_weighed_only_where_each_unit_has_one(
+    name: str,
+    key: str,
+    value: Any,
+    accepted: str,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+) -> None:
+    case = CASES[name]
+    teacher = save_small("bert", case.head.architecture_suffix, tokenizer, tmp_path, **case.config)
+    check(teacher)
+    if name == "token-classification":
+        check(teacher, **{key: value})
+        return
+    message = rf"losses\.{key}: {value!r}, and with {name} .*; accepted: {accepted}$"
+    with pytest.raises(ConfigError, match=message):
+        check(teacher, **{key: value})
+
+
+def test_a_class_that_the_teacher_does_not_have_is_named(tiny_bert: Path) -> None:
+    check(tiny_bert, class_weights={"positive": 2.0})
+    with pytest.raises(ConfigError, match=r"no class 'bad', 'ugly'; accepted: negative, positive$"):
+        check(tiny_bert, class_weights={"bad": 2.0, "positive": 1.0, "ugly": 0.5})
+
+
+@pytest.mark.parametrize("family", ["deberta", "modernbert"])
+def test_relations_are_refused_of_a_family_with_one_map(
+    family: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    teacher = save_small(family, "ForSequenceClassification", tokenizer, tmp_path)
+    check(teacher)
+    with pytest.raises(ConfigError, match=rf"losses\.relation: {family} .*apart: bert, roberta"):
+        check(teacher, relation={"from": 0.0, "to": 1.0})
