@@ -51,14 +51,15 @@ class Output:
 
     logits: Float[Tensor, "batch ..."]
     hidden: Float[Tensor, "batch tokens *layers width"]
-    """The hidden states that are aligned, of one layer or several."""
+    """The hidden states that are aligned, of one layer or several; the sequences of a row, if it has several,
+    one behind the other."""
 
 
 def combine(
     student: Output,
     teacher: Output,
     labels: Shaped[Tensor, "batch ..."],
-    attention_mask: Int[Tensor, "batch tokens"],
+    attention_mask: Int[Tensor, "batch ..."],
     head: Head,
     weights: LossWeights,
 ) -> Losses:
@@ -70,7 +71,7 @@ def combine(
     answers = [head.positions(output.logits, attention_mask) for output in (student, teacher)]
     distillation = head.soft_loss(answers[0], answers[1], weights.temperature)
     task = head.task_loss(student.logits, labels)
-    cosine = cosine_loss(student.hidden, teacher.hidden, attention_mask)
+    cosine = cosine_loss(student.hidden, teacher.hidden, attention_mask.flatten(1))
     total = weights.distillation * distillation + weights.task * task + weights.cosine * cosine
     return Losses(distillation, task, cosine, total)
 

@@ -168,8 +168,11 @@ class Learner:
 def _output(model: PreTrainedModel, head: Head, batch: Batch, layers: Sequence[int]) -> Output:
     answer = model(**model_inputs(model, batch), output_hidden_states=True)
     hidden = torch.stack([answer.hidden_states[layer] for layer in layers], dim=2)
-    logits = head.read_output(answer, batch["attention_mask"])
-    return Output(logits.float(), hidden.float())
+    mask = batch["attention_mask"]
+    by_row = hidden.unflatten(0, (len(mask), -1)).flatten(
+        1, 2
+    )  # of several sequences a row, or one
+    return Output(head.read_output(answer, mask).float(), by_row.float())
 
 
 def _in_precisions(

@@ -33,7 +33,7 @@ class TeacherOutputs:
 
         Args:
             compute: runs the teacher on a batch.
-            lengths: tokens of each row.
+            lengths: tokens of each row that are not padding.
             shape: layers that are aligned, and the width of their hidden states.
             folder: on a disk with room for `size_bytes` of them.
         """
@@ -50,24 +50,28 @@ class TeacherOutputs:
         if all(row in self._logits for row in rows):
             return self._read(rows, batch["attention_mask"])
         output = self._compute(batch)
-        self._write(rows, output)
+        self._write(rows, output, batch["attention_mask"])
         return output
 
-    def _read(self, rows: Int[np.ndarray, " batch"], mask: Int[Tensor, "batch tokens"]) -> Output:
+    def _read(self, rows: Int[np.ndarray, " batch"], mask: Int[Tensor, "batch ..."]) -> Output:
         kept = [self._hidden[self._starts[row] : self._ends[row]] for row in rows]
-        hidden = pad_sequence(kept, batch_first=True).to(mask.device).float()
+        tokens = mask.flatten(1).bool()
+        hidden = torch.zeros(*tokens.shape, kept[0].shape[1], device=mask.device)
+        hidden[tokens] = torch.cat(kept).to(mask.device).float()
         hidden = hidden.unflatten(2, self._shape)
         logits = pad_sequence([self._logits[row] for row in rows], batch_first=True)
         return Output(logits.to(mask.device), hidden)
 
-    def _write(self, rows: Int[np.ndarray, " batch"], output: Output) -> None:
+    def _write(
+        self, rows: Int[np.ndarray, " batch"], output: Output, mask: Int[Tensor, "batch ..."]
+    ) -> None:
         hidden, logits = output.hidden.flatten(2).cpu(), output.logits.cpu()
+        tokens = mask.flatten(1).bool().cpu()
         for place, row in enumerate(rows):
-            start, end = self._starts[row], self._ends[row]
-            self._hidden[start:end] = hidden[place, : end - start]
+            self._hidden[self._starts[row] : self._ends[row]] = hidden[place][tokens[place]]
             by_token = logits.ndim == 3
             self._logits[row] = (
-                logits[place, : end - start] if by_token else logits[place]
+                logits[place][tokens[place]] if by_token else logits[place]
             ).clone()
 
 

@@ -144,9 +144,9 @@ def test_the_first_piece_of_each_word_has_its_tag_and_no_other_token(tiny_bert: 
     no = NOT_COUNTED
     # xyz is no word of the vocabulary, so it is spelt: x ##y ##z.
     assert encoded["label"] == [[no, 0, 1, no, no, 3, no], [no, 3, 3, 3, 3, 3, no]]
-    assert ENTITIES.read_units(encoded["label"]).rows.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert ENTITIES.read_units(encoded).rows.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
     output = np.arange(36.0).reshape(9, 4)  # of a batch with a longer row beside it
-    assert ENTITIES.units(output, encoded["label"][0])[:, 0].tolist() == [4, 8, 20]
+    assert ENTITIES.units(output, {"label": encoded["label"][0]})[:, 0].tolist() == [4, 8, 20]
 
 
 def test_padding_is_not_softened() -> None:
@@ -284,7 +284,7 @@ def test_a_head_learns_exports_quantizes_and_verifies(
         exported["inputs"],
         exported["outputs"],
     )
-    texts = [("The film was good", "a dull plot")[: 1 + ("pair" in rows["train"].column_names)]]
+    texts = [case.head.texts(row) for row in rows["validation"].select(range(3))]
     (tmp_path / "bundle").mkdir()
     made = Artifact(target, file, found["metrics"], found["retention"], found["agreement"])
     assemble(made, origin, texts, tmp_path / "bundle")

@@ -65,7 +65,7 @@ def test_the_task_loss_is_the_mean_log_of_the_right_class() -> None:
 def test_the_largest_logit_is_the_answer() -> None:
     logits = np.array([[0.1, -2.0, 0.3], [5.0, 4.9, -1.0]])
     assert HEAD.predict(logits).tolist() == [2, 0]
-    assert HEAD.answer(logits[0]) == "positive"
+    assert HEAD.answer(logits[0], {}) == "positive"
 
 
 @given(st.lists(st.tuples(classes, classes), min_size=1))
