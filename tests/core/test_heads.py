@@ -111,6 +111,13 @@ def test_a_teacher_without_a_known_head_is_refused(architectures: list[str] | No
         find_head({"architectures": architectures}, "auto", "teacher")
 
 
+@pytest.mark.parametrize("head", ["QuestionAnswering", "MultipleChoice"])
+def test_a_head_without_classes_asks_for_no_names(head: str) -> None:
+    config = {"architectures": [f"BertFor{head}"], "id2label": {"3": "a relic of its checkpoint"}}
+    found = find_head(config, "auto", "teacher")
+    assert (type(found).__name__, found.labels) == (head, ())
+
+
 def test_a_head_other_than_the_task_of_the_file_is_refused() -> None:
     with pytest.raises(TeacherError, match="is sequence-classification, not regression: set task"):
         find_head(CONFIG, "regression", "teacher")
