@@ -21,9 +21,9 @@ from distill_core.heads.token_classification import NOT_COUNTED
 from distill_core.runtime import MODEL_INPUTS
 
 Batch = Mapping[str, Tensor]
-"""`input_ids`, `attention_mask` and what else the model reads, Int "batch tokens"; `labels`,
-by row, or by token with -100 where none counts, and not there of unlabelled rows; `rows`, the number
-of each row."""
+"""`input_ids`, `attention_mask` and what else the model reads, Int "batch tokens", or "batch choices
+tokens" where a row is several sequences; `labels`, by row, or by token with -100 where none counts,
+and not there of unlabelled rows; `rows`, the number of each row."""
 
 _TEXTS_A_CALL = 1_000
 _WINDOW_BATCHES = 50
@@ -64,7 +64,7 @@ def tokenize(
 
 
 def _with_lengths(encoded: Mapping[str, list[Any]]) -> dict[str, Any]:
-    return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+    return {**encoded, "length": [int(np.sum(mask)) for mask in encoded["attention_mask"]]}
 
 
 def open_tokenized(folder: Path) -> DatasetDict:
@@ -76,11 +76,7 @@ def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, T
     """Pad rows to the longest of them: token ids with the padding id, everything else with 0."""
     names = [name for name in MODEL_INPUTS if name in rows[0]]
     batch = {
-        name: pad_sequence(
-            [torch.tensor(row[name]) for row in rows],
-            batch_first=True,
-            padding_value=pad_token_id if name == "input_ids" else 0,
-        )
+        name: _pad([row[name] for row in rows], pad_token_id if name == "input_ids" else 0)
         for name in names
     }
     if "label" in rows[0]:
@@ -94,6 +90,13 @@ def model_inputs(model: PreTrainedModel, batch: Batch) -> Batch:
     """Return what a model reads of a batch; not every one knows of the segments that its tokenizer marks."""
     read = inspect.signature(model.forward).parameters
     return {name: batch[name] for name in MODEL_INPUTS if name in batch and name in read}
+
+
+def _pad(rows: Sequence[Any], value: int) -> Tensor:
+    """Pad the last dimension of rows, the tokens; whatever is before it is the same in all."""
+    tokens_first = [torch.tensor(row).movedim(-1, 0) for row in rows]
+    padded = pad_sequence(tokens_first, batch_first=True, padding_value=value)
+    return padded.movedim(1, -1).contiguous()
 
 
 def _collate_labels(labels: Sequence[Any]) -> Tensor:

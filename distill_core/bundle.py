@@ -50,7 +50,7 @@ VERSIONED = (
 
 
 Texts = tuple[str, ...]
-"""What a model reads at once: a text, or two."""
+"""What a model reads at once: a text, two, or one and its choices."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,7 @@ def assemble(artifact: Artifact, origin: Origin, texts: Sequence[Texts], folder:
     shutil.copyfile(artifact.file, onnx_folder / QUANTIZED_FILE)
     shutil.copyfile(origin.exported, onnx_folder / "model.onnx")
     _write_tokenizer_and_config(origin, folder)
-    hard = zip(*(HARD_TEXTS, HARD_TEXTS[::-1])[: len(texts[0])], strict=True)
-    golden = _golden_examples(artifact, origin, [*texts, *hard])
+    golden = _golden_examples(artifact, origin, [*texts, *_hard_texts(len(texts[0]))])
     manifest = _manifest(artifact, origin, golden)
     (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
     files = tuple(_entry(path, folder) for path in sorted(folder.rglob("*")) if path.is_file())
@@ -111,32 +110,41 @@ def _write_tokenizer_and_config(origin: Origin, folder: Path) -> None:
     tokenizer.model_max_length = origin.max_length
     tokenizer.save_pretrained(folder, legacy_format=False)
     config = read_json(origin.student / "config.json")
-    names = {str(number): name for number, name in enumerate(origin.head.labels)}
-    config["id2label"] = names
-    config["label2id"] = {name: int(number) for number, name in names.items()}
+    if origin.head.has_classes:
+        names = {str(number): name for number, name in enumerate(origin.head.labels)}
+        config["id2label"] = names
+        config["label2id"] = {name: int(number) for number, name in names.items()}
     write_json(folder / "config.json", config)
+
+
+def _hard_texts(count: int) -> list[Texts]:
+    """Return each hard text with others beside it, where a model reads several at once.
+
+    Never the overlong one beside itself: tokenizers keeps what it cuts off, in all combinations of both.
+    """
+    others = HARD_TEXTS[::-1]
+    shifted = (others[-n:] + others[:-n] for n in range(count - 1))
+    return list(zip(HARD_TEXTS, *shifted, strict=True))
 
 
 def _golden_examples(
     artifact: Artifact, origin: Origin, texts: Sequence[Texts]
 ) -> tuple[Golden, ...]:
-    session = open_session(artifact.file)
+    session, head = open_session(artifact.file), origin.head
     tokenizer = load_tokenizer(origin.student)
     examples = []
-    for text, *pair in texts:
-        # As a batch of one: a second text that is empty would otherwise be taken for none.
-        batch = tokenizer(
-            [text], *([other] for other in pair), truncation=True, max_length=origin.max_length
-        )
-        inputs = {name: tuple(batch[name][0]) for name in MODEL_INPUTS if name in batch}
-        logits = answer_row(session, origin.head, inputs)
+    for text, *others in texts:
+        row = head.read_texts((text, *others), tokenizer, origin.max_length)
+        logits = answer_row(session, head, row)
+        several = "choices" in head.text_columns
         examples.append(
             Golden(
                 text=text,
-                pair=pair[0] if pair else None,
-                inputs=inputs,
+                pair=None if several or not others else others[0],
+                choices=tuple(others) if several else None,
+                inputs={name: row[name] for name in MODEL_INPUTS if name in row},
                 logits=tuple(float(logit) for logit in logits.ravel()),
-                label=origin.head.answer(logits),
+                label=head.answer(logits, row),
             )
         )
     return tuple(examples)

@@ -58,6 +58,14 @@ class Columns(_Section):
     """Words to tag, as lists of strings."""
     tags: str = "tags"
     """The class of each word, by number or name."""
+    question: str = "question"
+    """What is asked of a context."""
+    context: str = "context"
+    """The text that holds the answer."""
+    answers: str = "answers"
+    """Right answers, as SQuAD has them: {text: [...], answer_start: [...]}, empty where there are none."""
+    choices: str = "choices"
+    """Texts of which one goes with `text`, as lists of strings; `label` is its number, from 0."""
 
 
 class DataSource(_Section):

@@ -20,6 +20,10 @@ MOST_VALIDATION_ROWS = 5_000
 """A tenth of a large train split would only make every epoch's validation slow."""
 
 
+_HOLDS = {"tokens": "lists of words", "choices": "lists of texts"}
+"""Table: column → what it holds, if not text."""
+
+
 @dataclass(frozen=True)
 class Splits:
     """Checked rows: the head's columns by key, labels as numbers."""
@@ -104,12 +108,11 @@ def _check_split(rows: Dataset, name: str, source: DataSource, head: Head) -> Da
     table = {}
     for key in keys[:-1]:
         table[key] = rows.data.column(named[key])
-        _check_texts(table[key], f"{where}: column {named[key]}", words=key == "tokens")
+        _check_texts(table[key], f"{where}: column {named[key]}", _HOLDS.get(key, "text"))
     numbers = head.read_labels(labels, f"{where}: column {label_column}")
     table[head.label_column] = pa.array(list(numbers))
     checked = Dataset(pa.table(table))
-    if "tokens" in table:
-        _check_lengths(checked, where, source)
+    head.check_rows(checked, named, where)
     return checked
 
 
@@ -121,29 +124,19 @@ def _missing_column(where: str, key: str, column: str, present: Sequence[str]) -
     return f"{where}: no column {column!r}; there are {', '.join(present)}: {hint}"
 
 
-def _check_texts(texts: pa.ChunkedArray, where: str, words: bool) -> None:
-    """Check that a column holds texts, or lists of words, and none is missing."""
-    kind = texts.type
-    if words and not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        raise DataError(f"{where}: holds {kind}, not lists of words")
-    inner = kind.value_type if words else kind
+def _check_texts(texts: pa.ChunkedArray, where: str, wanted: str) -> None:
+    """Check that a column holds texts, or lists of them, and none is missing."""
+    kind, several = texts.type, wanted != "text"
+    if several and not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        raise DataError(f"{where}: holds {kind}, not {wanted}")
+    inner = kind.value_type if several else kind
     if not (pa.types.is_string(inner) or pa.types.is_large_string(inner)):
-        raise DataError(f"{where}: holds {kind}, not {'lists of words' if words else 'text'}")
+        raise DataError(f"{where}: holds {kind}, not {wanted}")
     if texts.null_count:
         first = next(row for row, text in enumerate(texts) if not text.is_valid)
         raise DataError(
             f"{where}: row {first} is empty, as are {texts.null_count} in all; drop or fill them"
         )
-
-
-def _check_lengths(rows: Dataset, where: str, source: DataSource) -> None:
-    for number, (words, tags) in enumerate(zip(rows["tokens"], rows["tags"], strict=True)):
-        if len(words) != len(tags) or not words:
-            columns = source.columns
-            raise DataError(
-                f"{where}: row {number} has {len(words)} words in {columns.tokens} and {len(tags)} in "
-                f"{columns.tags}; accepted: as many, and at least one"
-            )
 
 
 def _named_labels(rows: Dataset, column: str, head: Head) -> list[Any]:

@@ -1,5 +1,6 @@
 """What a model answers, how good that is, and how far student and teacher agree."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,27 +26,32 @@ def model_logits(
     model: PreTrainedModel, head: Head, rows: Dataset, batch_size: int = BATCH_SIZE
 ) -> Float[np.ndarray, "units classes"]:
     """Return what a PyTorch model says of every unit, in the order of the rows, in fp32."""
-    model.eval()
     answers: dict[int, Float[np.ndarray, "units classes"]] = {}
-    with torch.inference_mode():
-        for numbers, batch in evaluation_batches(rows, batch_size, model.config.pad_token_id):
-            inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    for numbers, outputs in model_outputs(model, head, rows, batch_size):
+        asked = rows.__getitems__(numbers)
+        for number, output, row in zip(numbers, outputs, asked, strict=True):
+            answers[number] = head.units(output, row)
+    return np.concatenate([answers[number] for number in range(len(rows))])
+
+
+def model_outputs(
+    model: PreTrainedModel, head: Head, rows: Dataset, batch_size: int
+) -> Iterator[tuple[list[int], Float[np.ndarray, "batch ..."]]]:
+    """Yield what a PyTorch model says of each batch, padding included, with the numbers of its rows."""
+    model.eval()
+    for numbers, batch in evaluation_batches(rows, batch_size, model.config.pad_token_id):
+        inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        with torch.inference_mode():
             answer = model(**model_inputs(model, inputs))
             logits = head.read_output(answer, inputs["attention_mask"])
-            outputs = logits.float().cpu().numpy()
-            labels = batch["labels"].numpy()
-            for number, output, label in zip(numbers, outputs, labels, strict=True):
-                answers[number] = head.units(output, label)
-    return np.concatenate([answers[number] for number in range(len(rows))])
+        yield numbers, logits.float().cpu().numpy()
 
 
 def file_logits(
     session: InferenceSession, head: Head, rows: Dataset
 ) -> Float[np.ndarray, "units classes"]:
     """Return what an ONNX file says of every unit, one row at a time as a phone runs it."""
-    return np.concatenate(
-        [head.units(answer_row(session, head, row), row["label"]) for row in rows]
-    )
+    return np.concatenate([head.units(answer_row(session, head, row), row) for row in rows])
 
 
 def score(
@@ -115,8 +121,8 @@ def difference_interval(
 def per_class(
     head: Head, predictions: Shaped[np.ndarray, "units ..."], labels: Labels
 ) -> list[dict[str, Any]]:
-    """Return precision, recall, F1 and number of units of each class; nothing for scores."""
-    if not np.issubdtype(predictions.dtype, np.integer):
+    """Return precision, recall, F1 and number of units of each class; nothing where there are none."""
+    if not head.has_classes or not np.issubdtype(predictions.dtype, np.integer):
         return []
     columns = precision_recall_fscore_support(
         labels.values, predictions, labels=range(len(head.labels)), average=None, zero_division=0
@@ -131,7 +137,8 @@ def confusion(
     head: Head, predictions: Shaped[np.ndarray, "units ..."], labels: Labels
 ) -> list[list[int]]:
     """Return labels by predictions; nothing where a unit has not one class."""
-    if predictions.ndim > 1 or not np.issubdtype(predictions.dtype, np.integer):
+    by_class = head.has_classes and np.issubdtype(predictions.dtype, np.integer)
+    if predictions.ndim > 1 or not by_class:
         return []
     classes = range(len(head.labels))
     table: list[list[int]] = confusion_matrix(labels.values, predictions, labels=classes).tolist()
@@ -171,4 +178,4 @@ def evaluate(
 
 def read_labels(head: Head, rows: Dataset) -> Labels:
     """Return the labels of all units of tokenized rows."""
-    return head.read_units(rows["label"][:])
+    return head.read_units({name: rows[name][:] for name in head.scored_columns})

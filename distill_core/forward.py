@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -38,18 +39,27 @@ def run_model(
             stack.enter_context(_quietly())
         answer = model(**model_inputs(model, batch), output_hidden_states=True, **asked)
     # BigBird pads long texts to whole blocks, and its hidden states stay padded.
-    tokens = batch["attention_mask"].shape[1]
+    mask = batch["attention_mask"]
+    tokens = mask.shape[-1]
     fields: dict[str, Tensor] = {}
     if "embeddings" in reads:
-        fields["embeddings"] = answer.hidden_states[0][:, :tokens].float()
+        fields["embeddings"] = _by_row(answer.hidden_states[0][:, :tokens], len(mask)).float()
     if "attentions" in reads:
         chosen = [answer.attentions[layer - 1][..., :tokens, :tokens] for layer in layers]
         fields["attentions"] = torch.stack(chosen, dim=1).float()
     if "relations" in reads:
         fields["relations"] = torch.stack([call.output[:, :tokens] for call in calls], 2).float()
     hidden = torch.stack([answer.hidden_states[layer][:, :tokens] for layer in layers], dim=2)
-    logits = head.read_output(answer, batch["attention_mask"])
-    return Output(logits.float(), hidden.float(), **fields)
+    logits = head.read_output(answer, mask)
+    return Output(logits.float(), _by_row(hidden, len(mask)).float(), **fields)
+
+
+def _by_row(
+    states: Float[Tensor, "sequences tokens ..."], rows: int
+) -> Float[Tensor, "rows all_tokens ..."]:
+    """Put the sequences of each row one behind the other; most rows are one."""
+    joined: Tensor = states.unflatten(0, (rows, -1)).flatten(1, 2)
+    return joined
 
 
 def attention_maps(model: PreTrainedModel) -> list[tuple[nn.Linear, ...]]:

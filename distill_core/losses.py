@@ -31,12 +31,13 @@ class Output:
 
     logits: Float[Tensor, "batch ..."]
     hidden: Float[Tensor, "batch tokens *layers width"]
-    """The hidden states that are aligned, of one layer or several."""
+    """The hidden states that are aligned, of one layer or several; the sequences of a row, if it has several,
+    one behind the other."""
     embeddings: Float[Tensor, "batch tokens width"] | None = None
     """What the first layer reads."""
-    attentions: Float[Tensor, "batch aligned heads tokens tokens"] | None = None
+    attentions: Float[Tensor, "sequences aligned heads tokens tokens"] | None = None
     """Probabilities, of the layers that are aligned."""
-    relations: Float[Tensor, "batch tokens 3 all_heads"] | None = None
+    relations: Float[Tensor, "sequences tokens 3 all_heads"] | None = None
     """Queries, keys and values of the last layer that is aligned, of all heads side by side."""
 
 
@@ -59,7 +60,17 @@ class Pair:
     teacher: Output
     labels: Shaped[Tensor, "batch ..."] | None
     """None of unlabelled rows."""
-    attention_mask: Int[Tensor, "batch tokens"]
+    attention_mask: Int[Tensor, "batch ..."]
+
+    @property
+    def by_row(self) -> Int[Tensor, "batch tokens"]:
+        """The mask of each row, whose sequences stand one behind the other."""
+        return self.attention_mask.flatten(1)
+
+    @property
+    def by_sequence(self) -> Int[Tensor, "sequences tokens"]:
+        """The mask of each sequence."""
+        return self.attention_mask.flatten(0, -2)
 
 
 @dataclass(frozen=True)
@@ -154,23 +165,19 @@ _TABLE = {
     "task": _Loss(
         "logits", "labels", lambda s, _, pair, objective: _task_loss(s, pair.labels, objective)
     ),
-    "cosine": _Loss(
-        "hidden", "tokens", lambda s, t, pair, _: cosine_loss(s, t, pair.attention_mask)
-    ),
-    "hidden": _Loss(
-        "hidden", "tokens", lambda s, t, pair, _: hidden_loss(s, t, pair.attention_mask)
-    ),
+    "cosine": _Loss("hidden", "tokens", lambda s, t, pair, _: cosine_loss(s, t, pair.by_row)),
+    "hidden": _Loss("hidden", "tokens", lambda s, t, pair, _: hidden_loss(s, t, pair.by_row)),
     "embeddings": _Loss(
-        "embeddings", "tokens", lambda s, t, pair, _: hidden_loss(s, t, pair.attention_mask)
+        "embeddings", "tokens", lambda s, t, pair, _: hidden_loss(s, t, pair.by_row)
     ),
     "attention": _Loss(
-        "attentions", "pairs", lambda s, t, pair, _: attention_loss(s, t, pair.attention_mask)
+        "attentions", "pairs", lambda s, t, pair, _: attention_loss(s, t, pair.by_sequence)
     ),
     "relation": _Loss(
         "relations",
         "tokens",
         lambda s, t, pair, objective: relation_loss(
-            s, t, pair.attention_mask, objective.relation_heads
+            s, t, pair.by_sequence, objective.relation_heads
         ),
     ),
 }

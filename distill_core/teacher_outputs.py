@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from distill_core.batches import Batch
 from distill_core.files import read_json, write_json
@@ -67,27 +66,40 @@ class TeacherOutputs:
         """Return the teacher's output for a batch, whose `rows` number its rows; without, it is asked."""
         if "rows" not in batch:
             return self._compute(batch)
-        rows = batch["rows"].cpu().numpy()
+        rows, mask = batch["rows"].cpu().numpy(), batch["attention_mask"]
         if not self._known[rows].all():
-            self._write(rows, self._compute(batch))
-        return self._read(rows, batch["attention_mask"])
+            self._write(rows, self._compute(batch), mask)
+        return self._read(rows, mask)
 
-    def _read(self, rows: Int[np.ndarray, " batch"], mask: Int[Tensor, "batch tokens"]) -> Output:
-        states = self._padded(self._hidden, rows).to(mask.device).float()
-        states = states.unflatten(2, self._shape)
-        logits = self._padded(self._logits, rows) if self._by_token else self._logits[rows]
+    def _read(self, rows: Int[np.ndarray, " batch"], mask: Int[Tensor, "batch ..."]) -> Output:
+        tokens = mask.flatten(1).bool()
+        states = self._scattered(self._hidden, rows, tokens).float().unflatten(2, self._shape)
+        logits = (
+            self._scattered(self._logits, rows, tokens)
+            if self._by_token
+            else self._logits[rows].to(mask.device)
+        )
         if self._embeddings:
-            return Output(logits.to(mask.device), states[:, :, 1:], embeddings=states[:, :, 0])
-        return Output(logits.to(mask.device), states)
+            return Output(logits, states[:, :, 1:], embeddings=states[:, :, 0])
+        return Output(logits, states)
 
-    def _padded(
-        self, kept: Shaped[Tensor, "all_tokens width"], rows: Int[np.ndarray, " batch"]
+    def _scattered(
+        self,
+        kept: Shaped[Tensor, "all_tokens width"],
+        rows: Int[np.ndarray, " batch"],
+        tokens: Bool[Tensor, "batch tokens"],
     ) -> Shaped[Tensor, "batch tokens width"]:
+        """Return what is kept of each token of some rows, and 0 where there is padding."""
         by_row = [kept[self._starts[row] : self._ends[row]] for row in rows]
-        return pad_sequence(by_row, batch_first=True)
+        padded = kept.new_zeros(*tokens.shape, kept.shape[1], device=tokens.device)
+        padded[tokens] = torch.cat(by_row).to(tokens.device)
+        return padded
 
-    def _write(self, rows: Int[np.ndarray, " batch"], output: Output) -> None:
+    def _write(
+        self, rows: Int[np.ndarray, " batch"], output: Output, mask: Int[Tensor, "batch ..."]
+    ) -> None:
         hidden, logits = output.hidden.flatten(2).cpu(), output.logits.cpu()
+        tokens = mask.flatten(1).bool().cpu()
         if output.embeddings is not None:
             hidden = torch.cat([output.embeddings.cpu(), hidden], dim=2)
         if self._logits.numel() == 0:
@@ -96,9 +108,9 @@ class TeacherOutputs:
             self._logits = self._open_logits()
         for place, row in enumerate(rows):
             start, end = self._starts[row], self._ends[row]
-            self._hidden[start:end] = hidden[place, : end - start]
+            self._hidden[start:end] = hidden[place][tokens[place]]
             if self._by_token:
-                self._logits[start:end] = logits[place, : end - start]
+                self._logits[start:end] = logits[place][tokens[place]]
             else:
                 self._logits[row] = logits[place]
         self._known[rows] = True

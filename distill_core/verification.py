@@ -47,12 +47,15 @@ class Golden(_Part):
     text: str
     pair: str | None = None
     """The second text, where two are judged together."""
-    inputs: dict[str, tuple[int, ...]]
-    """Token ids and masks, by input name."""
+    choices: tuple[str, ...] | None = None
+    """The second texts, where one of several is chosen."""
+    inputs: dict[str, tuple[int, ...] | tuple[tuple[int, ...], ...]]
+    """Token ids and masks, by input name; of each choice, padded to the longest, where there are several."""
     logits: tuple[float, ...]
     """Row by row, where the model answers each token."""
     label: str
-    """What the logits say: the class, the classes, the score, or the tag of each token."""
+    """What the logits say: the class, the classes, the score, the tag of each token, the answer (empty if
+    there is none), or the number of the choice."""
 
 
 class Manifest(_Part):
@@ -172,8 +175,19 @@ def _check_tokenizer(bundle: Path, manifest: Manifest) -> list[str]:
     return [
         f"golden example {number}: the tokenizer makes other token ids of {golden.text[:40]!r}"
         for number, golden in enumerate(manifest.golden)
-        if tuple(tokenizer.encode(golden.text, golden.pair).ids) != golden.inputs["input_ids"]
+        if _token_ids(tokenizer, golden) != _golden_ids(golden)
     ]
+
+
+def _token_ids(tokenizer: Tokenizer, golden: Golden) -> list[list[int]]:
+    seconds = golden.choices or (golden.pair,)
+    return [tokenizer.encode(golden.text, second).ids for second in seconds]
+
+
+def _golden_ids(golden: Golden) -> list[list[int]]:
+    """Return the token ids of each sequence, without padding."""
+    ids, mask = (np.atleast_2d(golden.inputs[name]) for name in ("input_ids", "attention_mask"))
+    return [row[counted].tolist() for row, counted in zip(ids, mask == 1, strict=True)]
 
 
 def _replay(bundle: Path, manifest: Manifest) -> tuple[list[str], list[float]]:

@@ -34,11 +34,12 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     """Print what a run would do."""
     teacher, student, data = plan["teacher"], plan["student"], plan["data"]
     rows = ", ".join(f"{count} {name}" for name, count in data["rows"].items())
+    labels = f", {len(teacher['labels'])} labels" if teacher["labels"] else ""
     print_lines(
         f"{plan['name']}: everything needed is there",
         f"  teacher  {teacher['source']}",
         f"           {teacher['architecture']}, {teacher['layers']} layers, "
-        f"{teacher['parameters'] / 1e6:.1f}M parameters, {len(teacher['labels'])} labels",
+        f"{teacher['parameters'] / 1e6:.1f}M parameters{labels}",
         f"  student  layers {student['layers']}, {student['parameters'] / 1e6:.1f}M parameters, "
         f"{_mb(student['bytes'])} MB in fp32",
         f"  data     {rows}; scored on {data['evaluation_split']}",

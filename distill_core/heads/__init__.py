@@ -42,7 +42,8 @@ def find_head(config: Mapping[str, Any], task: str, where: str) -> Head:
             f"{where}/config.json: architectures: {architecture} has no head that can be distilled; "
             f"accepted: {suffixes}"
         )
-    problem, labels = config.get("problem_type"), _label_names(config, where)
+    problem = config.get("problem_type")
+    labels = _label_names(config, where) if heads[0].has_classes else ()
     fitting = [head for head in heads if head.fits(problem, len(labels))]
     if not fitting:
         names = ", ".join(head.name for head in heads)

@@ -1,7 +1,7 @@
 """What every head tells the rest of the house."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Labels:
-    """What the units of a data set should be answered; a unit is a row, or a word of one."""
+    """What the units of a data set should be answered; a unit is a row, or a word of one.
+
+    Where several rows are read for one answer, as the windows of a long text are, a unit here is an answer.
+    """
 
     values: Shaped[np.ndarray, "units ..."]
     """A class number of each unit; of several labels 0 or 1 each; or a score."""
     rows: Int[np.ndarray, " units"]
-    """The row that each unit is in, rising from 0."""
+    """The row of the data set that each unit is in, rising from 0."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Head(ABC):
     text_columns: ClassVar[tuple[str, ...]]
     """Keys of data.columns that hold text; `pair`, where the head reads one, may be left out."""
     label_column: ClassVar[str]
+    has_classes: ClassVar[bool] = True
+    """Whether the logits are of classes that the config names; `labels` are none otherwise."""
+    scored_columns: ClassVar[tuple[str, ...]] = ("label",)
+    """Columns of tokenized rows that say what their units should be answered."""
     kind: ClassVar[str]
     """What the model is, for the README of a bundle: "a text classifier"."""
     reading: ClassVar[str]
@@ -56,8 +63,8 @@ class Head(ABC):
         """
 
     @abstractmethod
-    def read_labels(self, values: Sequence[Any], where: str) -> NDArray[Any] | list[list[int]]:
-        """Check a column of labels, and turn it into numbers.
+    def read_labels(self, values: Sequence[Any], where: str) -> NDArray[Any] | list[Any]:
+        """Check a column of labels, and turn classes into numbers.
 
         Args:
             values: as they stand in the data set.
@@ -65,6 +72,20 @@ class Head(ABC):
 
         Raises:
             DataError: a label that the teacher cannot give.
+        """
+
+    def check_rows(  # noqa: B027 - most heads have nothing to check
+        self, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str | None], where: str
+    ) -> None:
+        """Check what the columns of a row promise of each other: nothing, in most heads.
+
+        Args:
+            rows: the head's columns, by key, each checked for itself.
+            columns: the name of each in the data set, for the message.
+            where: the file, for the same.
+
+        Raises:
+            DataError: a row whose columns contradict each other.
         """
 
     def encode(
@@ -87,8 +108,22 @@ class Head(ABC):
         """Return what an app would hand to the tokenizer for a row: a text, or two."""
         return tuple(row[key] for key in self.text_columns if key in row)
 
+    def read_texts(
+        self, texts: Sequence[str], tokenizer: Any, max_length: int
+    ) -> Mapping[str, Any]:
+        """Return what a model reads of the texts of one row, as `encode` would, without a label.
+
+        Args:
+            texts: as `texts` gives them.
+            tokenizer: the teacher's, a PreTrainedTokenizerFast.
+            max_length: longer texts are cut to this many tokens, the special ones included.
+        """
+        # As a batch of one: a second text that is empty would otherwise be taken for none.
+        batch = tokenizer(*([text] for text in texts), truncation=True, max_length=max_length)
+        return {name: rows[0] for name, rows in batch.items()}
+
     def read_output(
-        self, outputs: Mapping[str, Any], attention_mask: Int[Any, "batch tokens"]
+        self, outputs: Mapping[str, Any], attention_mask: Int[Any, "batch ..."]
     ) -> Float[Any, "batch ..."]:
         """Return what counts as the logits among a model's outputs, of tensors or of arrays.
 
@@ -107,7 +142,7 @@ class Head(ABC):
         return len(batch["input_ids"]), len(batch["input_ids"])
 
     def positions(
-        self, logits: Float[Any, "batch ..."], attention_mask: Int[Any, "batch tokens"]
+        self, logits: Float[Any, "batch ..."], attention_mask: Int[Any, "batch ..."]
     ) -> Float[Any, "positions classes"]:
         """Return the logits that are softened and compared with the teacher's, of tensors."""
         return logits
@@ -130,19 +165,24 @@ class Head(ABC):
         """Return the task's own loss on the labels, mean over what counts, of tensors."""
 
     def units(
-        self, output: Float[np.ndarray, "..."], label: Any
+        self, output: Float[np.ndarray, "..."], row: Mapping[str, Any]
     ) -> Float[np.ndarray, "units classes"]:
         """Return the logits of a row that are scored.
 
         Args:
             output: the model's answer to one row, padding included.
-            label: the row's, as `encode` gave it.
+            row: as `encode` gave it.
         """
         return output[None]
 
-    def read_units(self, labels: Sequence[Any]) -> Labels:
-        """Return the labels of all rows, as `encode` gave them, in the order of `units`."""
-        return Labels(np.asarray(labels), np.arange(len(labels)))
+    def read_units(self, columns: Mapping[str, Sequence[Any]]) -> Labels:
+        """Return the labels of all rows, in the order of `units`.
+
+        Args:
+            columns: the `scored_columns` of the rows, as `encode` gave them.
+        """
+        labels = np.asarray(columns["label"])
+        return Labels(labels, np.arange(len(labels)))
 
     @abstractmethod
     def predict(
@@ -176,8 +216,13 @@ class Head(ABC):
         return float(np.mean(alike.reshape(len(alike), -1).all(axis=1)))
 
     @abstractmethod
-    def answer(self, logits: Float[np.ndarray, "..."]) -> str:
-        """Say what a model's output for one row means."""
+    def answer(self, logits: Float[np.ndarray, "..."], row: Mapping[str, Any]) -> str:
+        """Say what a model's output for one row means.
+
+        Args:
+            logits: of the row.
+            row: as `read_texts` gave it.
+        """
 
 
 class TextHead(Head):

@@ -1,6 +1,6 @@
 """Any number of labels for each text, or for each pair of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,6 @@ class MultiLabelClassification(TextHead):
             logits[:, number] = model.decision_function(asked)
         return logits
 
-    def answer(self, logits: Float[np.ndarray, " classes"]) -> str:
+    def answer(self, logits: Float[np.ndarray, " classes"], row: Mapping[str, Any]) -> str:
         """Return the names of the labels with a probability above one half."""
         return ", ".join(name for name, logit in zip(self.labels, logits, strict=True) if logit > 0)

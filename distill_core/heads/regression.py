@@ -1,7 +1,7 @@
 """A score for each text, or for each pair of texts, such as how alike they are."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,7 @@ class Regression(TextHead):
 
         return np.asarray(Ridge().fit(features, labels.values).predict(asked))[:, None]
 
-    def answer(self, logits: Float[np.ndarray, " 1"]) -> str:
+    def answer(self, logits: Float[np.ndarray, " 1"], row: Mapping[str, Any]) -> str:
         """Return the score, to four digits."""
         return f"{float(logits[0]):.4g}"
 

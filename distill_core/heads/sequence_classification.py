@@ -1,6 +1,6 @@
 """One label for each text, or for each pair of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ class SequenceClassification(TextHead):
         logits[:, model.classes_] = model.predict_log_proba(asked)
         return logits
 
-    def answer(self, logits: Float[np.ndarray, " classes"]) -> str:
+    def answer(self, logits: Float[np.ndarray, " classes"], row: Mapping[str, Any]) -> str:
         """Return the name of the class that one row's logits choose."""
         return self.labels[int(logits.argmax())]
 

@@ -1,12 +1,13 @@
 """A label for each word: named entities and the like."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from distill_core.errors import DataError
 from distill_core.heads.head import Head, Labels, f1
 from distill_core.heads.sequence_classification import class_number
 
@@ -44,6 +45,18 @@ class TokenClassification(Head):
             for row, tags in enumerate(values)
         ]
 
+    def check_rows(
+        self, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str | None], where: str
+    ) -> None:
+        """Check that every row has words, and a tag for each."""
+        for number, row in enumerate(rows):
+            words, tags = row["tokens"], row["tags"]
+            if len(words) != len(tags) or not words:
+                raise DataError(
+                    f"{where}: row {number} has {len(words)} words in {columns['tokens']} and {len(tags)} "
+                    f"in {columns['tags']}; accepted: as many, and at least one"
+                )
+
     def encode(
         self, rows: Mapping[str, list[Any]], tokenizer: Any, max_length: int
     ) -> dict[str, list[Any]]:
@@ -80,15 +93,15 @@ class TokenClassification(Head):
         return cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NOT_COUNTED)
 
     def units(
-        self, output: Float[np.ndarray, "tokens classes"], label: Any
+        self, output: Float[np.ndarray, "tokens classes"], row: Mapping[str, Any]
     ) -> Float[np.ndarray, "units classes"]:
         """Return the logits of the first piece of each word."""
-        counted = np.asarray(label) != NOT_COUNTED
-        return np.asarray(output[: len(label)][counted])
+        counted = np.asarray(row["label"]) != NOT_COUNTED
+        return np.asarray(output[: len(counted)][counted])
 
-    def read_units(self, labels: Sequence[Any]) -> Labels:
+    def read_units(self, columns: Mapping[str, Sequence[Any]]) -> Labels:
         """Return the tags of all words."""
-        counted = [[tag for tag in tags if tag != NOT_COUNTED] for tags in labels]
+        counted = [[tag for tag in tags if tag != NOT_COUNTED] for tags in columns["label"]]
         rows = np.repeat(np.arange(len(counted)), [len(tags) for tags in counted])
         return Labels(np.asarray([tag for tags in counted for tag in tags], dtype=np.int64), rows)
 
@@ -127,7 +140,7 @@ class TokenClassification(Head):
         """F1 of entities."""
         return f1(sums)
 
-    def answer(self, logits: Float[np.ndarray, "tokens classes"]) -> str:
+    def answer(self, logits: Float[np.ndarray, "tokens classes"], row: Mapping[str, Any]) -> str:
         """Return the name of the tag of each token, special ones included."""
         return " ".join(self.labels[number] for number in logits.argmax(axis=-1))
 

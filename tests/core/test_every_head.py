@@ -27,6 +27,8 @@ from distill_core.evaluation import evaluate, model_logits, read_labels
 from distill_core.export import export_onnx
 from distill_core.heads import HEADS, Head, Labels
 from distill_core.heads.multi_label import MultiLabelClassification
+from distill_core.heads.multiple_choice import MultipleChoice
+from distill_core.heads.question_answering import QuestionAnswering
 from distill_core.heads.regression import Regression
 from distill_core.heads.token_classification import NOT_COUNTED, TokenClassification, entities
 from distill_core.layers import pick_layers
@@ -44,6 +46,8 @@ from tests.core.family_models import save_small
 TOPICS = MultiLabelClassification(("good", "bad", "film"))
 SCORE = Regression(("score",))
 ENTITIES = TokenClassification(("O", "B-THING", "I-THING", "B-WORD"))
+SPAN = QuestionAnswering(())
+CHOICE = MultipleChoice(())
 
 
 def rowwise(values: Any) -> Labels:
@@ -144,9 +148,9 @@ def test_the_first_piece_of_each_word_has_its_tag_and_no_other_token(tiny_bert: 
     no = NOT_COUNTED
     # xyz is no word of the vocabulary, so it is spelt: x ##y ##z.
     assert encoded["label"] == [[no, 0, 1, no, no, 3, no], [no, 3, 3, 3, 3, 3, no]]
-    assert ENTITIES.read_units(encoded["label"]).rows.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert ENTITIES.read_units(encoded).rows.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
     output = np.arange(36.0).reshape(9, 4)  # of a batch with a longer row beside it
-    assert ENTITIES.units(output, encoded["label"][0])[:, 0].tolist() == [4, 8, 20]
+    assert ENTITIES.units(output, {"label": encoded["label"][0]})[:, 0].tolist() == [4, 8, 20]
 
 
 def test_padding_is_not_softened() -> None:
@@ -180,6 +184,23 @@ def _tags(words: list[str]) -> list[int]:
     return [1 if w in THINGS else 3 if w in GOOD + BAD else 0 for w in words]
 
 
+def _passage(number: int, words: list[str]) -> tuple[str, dict[str, list[Any]]]:
+    """Return a text and what it says of its thing: nothing in every fifth, in a second window in others."""
+    if number % 5 == 0:
+        return " ".join(words[:-1]), {"text": [], "answer_start": []}
+    before = "the scene was " * (9 if number % 7 == 0 else 0) + " ".join(words[:-1]) + " "
+    return before + words[-1], {"text": [words[-1]], "answer_start": [len(before)]}
+
+
+def _ends(number: int) -> list[str]:
+    """Return three endings, of which one is kind: that with the number of the row, by threes."""
+    ends = [f"was {BAD[(number + end) % 5]}" for end in range(3)]
+    ends[number % 3] = f"was very {GOOD[number % 5]}"
+    return ends
+
+
+_PASSAGES = [_passage(number, words) for number, words in enumerate(_WORDS)]
+
 CASES = {
     "multi-label-classification": Case(
         TOPICS,
@@ -208,6 +229,26 @@ CASES = {
         _names(ENTITIES),
         {"tags": "ner"},
         {"tokens": _WORDS, "ner": [_tags(words) for words in _WORDS]},
+    ),
+    "question-answering": Case(
+        SPAN,
+        {},
+        {"context": "passage"},
+        {
+            "question": [words[1] for words in _WORDS],
+            "passage": [passage for passage, _ in _PASSAGES],
+            "answers": [answers for _, answers in _PASSAGES],
+        },
+    ),
+    "multiple-choice": Case(
+        CHOICE,
+        {},
+        {"text": "start", "choices": "ends", "label": "right"},
+        {
+            "start": [" ".join(words[:2]) for words in _WORDS],
+            "ends": [_ends(number) for number in range(len(TEXTS))],
+            "right": [number % 3 for number in range(len(TEXTS))],
+        },
     ),
 }
 
@@ -284,7 +325,7 @@ def test_a_head_learns_exports_quantizes_and_verifies(
         exported["inputs"],
         exported["outputs"],
     )
-    texts = [("The film was good", "a dull plot")[: 1 + ("pair" in rows["train"].column_names)]]
+    texts = [case.head.texts(row) for row in rows["validation"].select(range(3))]
     (tmp_path / "bundle").mkdir()
     made = Artifact(target, file, found["metrics"], found["retention"], found["agreement"])
     assemble(made, origin, texts, tmp_path / "bundle")

@@ -65,7 +65,7 @@ def test_the_task_loss_is_the_mean_log_of_the_right_class() -> None:
 def test_the_largest_logit_is_the_answer() -> None:
     logits = np.array([[0.1, -2.0, 0.3], [5.0, 4.9, -1.0]])
     assert HEAD.predict(logits).tolist() == [2, 0]
-    assert HEAD.answer(logits[0]) == "positive"
+    assert HEAD.answer(logits[0], {}) == "positive"
 
 
 @given(st.lists(st.tuples(classes, classes), min_size=1))
@@ -109,6 +109,13 @@ def test_a_teacher_without_a_known_head_is_refused(architectures: list[str] | No
     message = r"teacher/config\.json: architectures: .*accepted: …ForSequenceClassification"
     with pytest.raises(TeacherError, match=message):
         find_head({"architectures": architectures}, "auto", "teacher")
+
+
+@pytest.mark.parametrize("head", ["QuestionAnswering", "MultipleChoice"])
+def test_a_head_without_classes_asks_for_no_names(head: str) -> None:
+    config = {"architectures": [f"BertFor{head}"], "id2label": {"3": "a relic of its checkpoint"}}
+    found = find_head(config, "auto", "teacher")
+    assert (type(found).__name__, found.labels) == (head, ())
 
 
 def test_a_head_other_than_the_task_of_the_file_is_refused() -> None:
