@@ -1,7 +1,7 @@
 """Tokenize a data set once, and give it out in padded batches of texts of like length."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,6 +22,9 @@ from distill_core.runtime import MODEL_INPUTS
 Batch = Mapping[str, Tensor]
 """`input_ids`, `attention_mask` and what else the model reads, Int "batch tokens"; `labels`,
 by row, or by token with -100 where none counts; `rows`, the number of each row."""
+
+ForTraining = Callable[[Mapping[str, Any], int, int], Mapping[str, Any]]
+"""Returns a row as it is learnt from, by seed and epoch; `Head.for_training`."""
 
 _TEXTS_A_CALL = 1_000
 
@@ -141,14 +144,19 @@ class LengthBuckets(Sampler[list[int]]):
 
 
 def training_batches(
-    rows: Dataset, batch_size: int, seed: int, pad_token_id: int
+    rows: Dataset,
+    batch_size: int,
+    seed: int,
+    pad_token_id: int,
+    for_training: ForTraining = lambda row, seed, epoch: row,
 ) -> DataLoader[Batch]:
-    """Return all rows in length buckets; `batch_sampler.set_epoch` chooses the order."""
-    return DataLoader(
-        _Numbered(rows),
-        batch_sampler=LengthBuckets(rows["length"][:], batch_size, seed),
-        collate_fn=lambda rows: collate(rows, pad_token_id),
-    )
+    """Return all rows in length buckets; `batch_sampler.set_epoch` chooses order, and what is drawn."""
+    buckets = LengthBuckets(rows["length"][:], batch_size, seed)
+
+    def collate_epoch(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        return collate([for_training(row, seed, buckets.epoch) for row in rows], pad_token_id)
+
+    return DataLoader(_Numbered(rows), batch_sampler=buckets, collate_fn=collate_epoch)
 
 
 def evaluation_batches(

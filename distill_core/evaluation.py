@@ -30,10 +30,10 @@ def model_logits(
     with torch.inference_mode():
         for numbers, batch in evaluation_batches(rows, batch_size, model.config.pad_token_id):
             inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            answer = model(**model_inputs(model, inputs))
+            answer = head.run(model, model_inputs(model, inputs), inputs["labels"])
             logits = head.read_output(answer, inputs["attention_mask"])
-            outputs = logits.float().cpu().numpy()
             labels = batch["labels"].numpy()
+            outputs = head.by_row(logits.float().cpu().numpy(), labels)
             for number, output, label in zip(numbers, outputs, labels, strict=True):
                 answers[number] = head.units(output, label)
     return np.concatenate([answers[number] for number in range(len(rows))])
@@ -156,12 +156,13 @@ def evaluate(
     student = score(head, student_logits, labels)
     predictions = head.predict(student_logits)
     interval = difference_interval(head, student_logits, teacher_logits, labels, seed)
+    name = head.main_metric_of(teacher)
     return {
         "rows": int(labels.rows[-1]) + 1,
-        "main_metric": head.main_metric,
+        "main_metric": name,
         "teacher": teacher,
         "student": student,
-        "retention": student[head.main_metric] / max(teacher[head.main_metric], 1e-12),
+        "retention": student[name] / max(teacher[name], 1e-12),
         "agreement": agreement(head, student_logits, teacher_logits),
         "difference": vars(interval),
         "per_class": per_class(head, predictions, labels),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from datasets import Dataset
 from optimum.exporters.onnx import OnnxConfig, onnx_export_from_model
 from optimum.exporters.onnx.model_configs import BertOnnxConfig, DistilBertOnnxConfig
@@ -14,10 +15,10 @@ from optimum.exporters.tasks import TasksManager
 from optimum.utils import logging
 from transformers import PreTrainedModel
 
+from distill_core.batches import evaluation_batches, model_inputs
 from distill_core.errors import ExportError
-from distill_core.evaluation import file_logits, model_logits
 from distill_core.heads import Head
-from distill_core.runtime import open_session
+from distill_core.runtime import answer_row, open_session
 
 PARITY_TOLERANCE = 1e-3
 """Largest difference of a logit: fp32 sums in another order differ by some 1e-6 a layer."""
@@ -93,9 +94,15 @@ def _onnx_configs(model: PreTrainedModel, head: Head) -> dict[str, OnnxConfig] |
 
 def parity(model: PreTrainedModel, head: Head, path: Path, rows: Dataset) -> float:
     """Return the largest difference of a logit between a model and its ONNX file."""
+    session, differences = open_session(path), []
     # Row by row on both sides: ConvBERT's convolutions read the padding beside a text too.
-    expected = model_logits(model, head, rows, batch_size=1)
-    return float(np.abs(file_logits(open_session(path), head, rows) - expected).max())
+    for _, batch in evaluation_batches(rows, 1, model.config.pad_token_id):
+        with torch.inference_mode():
+            answer = model(**model_inputs(model, batch))
+        expected = head.read_output(answer, batch["attention_mask"])
+        row = {name: values[0].tolist() for name, values in batch.items()}
+        differences.append(np.abs(answer_row(session, head, row) - expected[0].numpy()).max())
+    return float(max(differences))
 
 
 def signature(path: Path) -> dict[str, list[dict[str, Any]]]:

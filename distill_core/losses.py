@@ -49,7 +49,8 @@ class Losses:
 class Output:
     """What a model says of one batch."""
 
-    logits: Float[Tensor, "batch ..."]
+    logits: Float[Tensor, "..."]
+    """Of the batch, or of those of its tokens that the head reads."""
     hidden: Float[Tensor, "batch tokens *layers width"]
     """The hidden states that are aligned, of one layer or several."""
 

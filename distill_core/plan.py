@@ -14,13 +14,21 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...]:
     """Check the pipeline file against the teacher, and return the layers picked.
 
     Raises:
-        ConfigError: a layer that the teacher does not have, hidden states that cannot be aligned, or
-            texts longer than it reads.
+        ConfigError: a layer that the teacher does not have, hidden states that cannot be aligned,
+            texts longer than it reads, or nothing to learn from.
     """
     if pipeline.data.max_length > teacher.max_length:
         raise ConfigError(
             f"data.max_length: {pipeline.data.max_length} tokens, and the teacher reads "
             f"{teacher.max_length}; accepted: 1 to {teacher.max_length}"
+        )
+    weights = pipeline.losses
+    if not teacher.head.taught_by_labels and (
+        pipeline.baseline or weights.distillation + weights.cosine == 0
+    ):
+        raise ConfigError(
+            f"{teacher.head.name} are learnt from the teacher alone; accepted: baseline: false, and a weight "
+            "for losses.distillation or losses.cosine"
         )
     layers = pick_layers(teacher.stack.kinds, pipeline.student)
     map_layers(len(layers), teacher.layers, pipeline.losses.hidden_layers)
@@ -36,7 +44,8 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
     layers = check_fit(pipeline, teacher)
     parameters = teacher.parameters - (teacher.layers - len(layers)) * teacher.layer_parameters
     settings = pipeline.training
-    steps = settings.epochs * -(-len(splits.train) // settings.batch_size)
+    rows = teacher.head.encoded_rows * len(splits.train)
+    steps = settings.epochs * -(-rows // settings.batch_size)
     return {
         "name": pipeline.name,
         "teacher": {

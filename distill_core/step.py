@@ -145,7 +145,7 @@ class Learner:
         lengths = self.job.train["length"][:]
         shape = (len(self.aligned), self.model.config.hidden_size)
         budget = 1e9 * self.job.settings.keep_outputs_gb
-        again = self.job.steps > self.job.steps_per_epoch
+        again = self.job.steps > self.job.steps_per_epoch and not self.job.head.inputs_change
         if not (again and fits(lengths, shape, budget, folder)):
             return ask_teacher
         return TeacherOutputs(ask_teacher, lengths, shape, folder)
@@ -166,7 +166,7 @@ class Learner:
 
 
 def _output(model: PreTrainedModel, head: Head, batch: Batch, layers: Sequence[int]) -> Output:
-    answer = model(**model_inputs(model, batch), output_hidden_states=True)
+    answer = head.run(model, model_inputs(model, batch), batch["labels"], output_hidden_states=True)
     hidden = torch.stack([answer.hidden_states[layer] for layer in layers], dim=2)
     logits = head.read_output(answer, batch["attention_mask"])
     return Output(logits.float(), hidden.float())

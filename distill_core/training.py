@@ -117,7 +117,11 @@ def _train(
     # than labels do, a student so small only learns less.
     model = copy.deepcopy(student).to(accelerator.device).train(teacher is None)
     loader = training_batches(
-        job.train, job.settings.batch_size, job.settings.seed, model.config.pad_token_id
+        job.train,
+        job.settings.batch_size,
+        job.settings.seed,
+        model.config.pad_token_id,
+        job.head.for_training,
     )
     learner = Learner(model, teacher, job, accelerator, keep_in)
     set_seed(job.settings.seed)  # after the timing of precisions, which draws dropout masks too
@@ -134,7 +138,8 @@ def _train(
             best_state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         trained.epochs.append(validation)
         listen(validation)
-        scores = [record.metrics[job.head.main_metric] for record in trained.epochs]
+        name = job.head.main_metric_of(validation.metrics)
+        scores = [record.metrics[name] for record in trained.epochs]
         if _gave_up(scores, job.settings.patience):
             break
     model.load_state_dict(best_state)
@@ -158,7 +163,7 @@ def _validate(model: PreTrainedModel, job: Job, epoch: int, trained: Trained) ->
     if not np.isfinite(logits).all():
         raise TrainingError(f"epoch {epoch}: the student's answers are no longer numbers; {ADVICE}")
     metrics = score(job.head, logits, read_labels(job.head, job.validation))
-    name = job.head.main_metric
+    name = job.head.main_metric_of(metrics)
     # Of equals the later one: it has seen more, at a lower learning rate.
     best = all(metrics[name] >= earlier.metrics[name] for earlier in trained.epochs)
     return EpochRecord(epoch, len(trained.steps), metrics, best, now_ms())

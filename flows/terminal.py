@@ -38,7 +38,8 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         f"{plan['name']}: everything needed is there",
         f"  teacher  {teacher['source']}",
         f"           {teacher['architecture']}, {teacher['layers']} layers, "
-        f"{teacher['parameters'] / 1e6:.1f}M parameters, {len(teacher['labels'])} labels",
+        f"{teacher['parameters'] / 1e6:.1f}M parameters, "
+        + (f"{len(teacher['labels'])} labels" if teacher["labels"] else teacher["task"]),
         f"  student  layers {student['layers']}, {student['parameters'] / 1e6:.1f}M parameters, "
         f"{_mb(student['bytes'])} MB in fp32",
         f"  data     {rows}; scored on {data['evaluation_split']}",

@@ -56,8 +56,10 @@ _TRAINING = (
 
 STAGES = {
     "embedded": Code(("embedded", *_TRAINING), (*_TORCH, "accelerate", "numpy", "scikit-learn")),
-    "teacher": Code(("teacher", "families")),
-    "data": Code(("dataset", "batches", "heads"), ("datasets", "tokenizers", "scikit-learn")),
+    "teacher": Code(("teacher", "families", "heads", "pooling")),
+    "data": Code(
+        ("dataset", "columns", "batches", "heads"), ("datasets", "tokenizers", "scikit-learn")
+    ),
     "start": Code(("student", "layers", "teacher", "families"), _TORCH),
     "student": Code(_TRAINING, (*_TORCH, "accelerate")),
     "untaught": Code(_TRAINING, (*_TORCH, "accelerate")),
