@@ -1,7 +1,7 @@
 """Tokenize a data set once, and give it out in padded batches of texts of like length."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +24,9 @@ Batch = Mapping[str, Tensor]
 """`input_ids`, `attention_mask` and what else the model reads, Int "batch tokens", or "batch choices
 tokens" where a row is several sequences; `labels`, by row, or by token with -100 where none counts,
 and not there of unlabelled rows; `rows`, the number of each row."""
+
+ForTraining = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Returns a row as it is learnt from in an epoch; `Head.for_training`."""
 
 _TEXTS_A_CALL = 1_000
 _WINDOW_BATCHES = 50
@@ -140,15 +143,19 @@ def row_lengths(rows: Dataset) -> Int[np.ndarray, " rows"]:
 
 
 def training_batches(
-    rows: Dataset, order: Iterable[list[int]], pad_token_id: int
+    rows: Dataset,
+    order: Iterable[list[int]],
+    pad_token_id: int,
+    for_training: ForTraining = lambda row: row,
 ) -> Iterator[Batch]:
     """Yield batches of rows, by their numbers; those of labelled rows tell these numbers too."""
     labelled = "label" in rows.column_names
     for numbers in order:
-        picked = zip(numbers, rows.__getitems__(numbers), strict=True)
-        yield collate(
-            [{**row, "row": number} if labelled else row for number, row in picked], pad_token_id
-        )
+        picked = rows.__getitems__(numbers)
+        if labelled:
+            numbered = zip(numbers, picked, strict=True)
+            picked = [for_training({**row, "row": number}) for number, row in numbered]
+        yield collate(picked, pad_token_id)
 
 
 def evaluation_batches(

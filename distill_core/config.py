@@ -52,8 +52,9 @@ class Columns(_Section):
     """The text to judge."""
     pair: str | None = None
     """The second text, where two are judged together."""
-    label: str = "label"
-    """The class, a number from 0 or the name that the teacher gives it; a list of those; or a score."""
+    label: str | None = "label"
+    """The class, a number from 0 or the name that the teacher gives it; a list of those; or a score.
+    null reads none, where a head can do without."""
     tokens: str = "tokens"
     """Words to tag, as lists of strings."""
     tags: str = "tags"
@@ -80,7 +81,8 @@ class DataSource(_Section):
     unlabelled: str | None = None
     """More text of any kind, a file with one example a line or a column: only the teacher speaks on it."""
     max_length: PositiveInt = 128
-    """Longer texts are cut to this many tokens, the special ones included."""
+    """Longer texts are cut to this many tokens, the special ones included; for masked language modelling
+    they are divided, and nothing is lost."""
 
 
 class StudentShape(_Section):

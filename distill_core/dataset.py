@@ -1,6 +1,5 @@
 """Read a data set and check every row of it, before anything is trained."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, List
 
+from distill_core.columns import labelled_splits, missing_column
 from distill_core.config import DataSource
 from distill_core.data_files import SPLITS, load_splits
 from distill_core.duplicates import drop_duplicates, note_leaks
@@ -64,14 +64,19 @@ def read_dataset(source: DataSource, head: Head, seed: int) -> Splits:
         seed: decides which rows become validation.
 
     Raises:
+        ConfigError: a column that the head needs has no name.
         DataError: a file, column, text or label is missing or wrong, or a split is empty or of
             one class.
         SourceUnreachable: the hub does not answer.
     """
     raw = load_splits(source)
-    splits = {name: _check_split(raw[name], name, source, head) for name in SPLITS if name in raw}
+    present = {name: raw[name].column_names for name in SPLITS if name in raw}
+    labelled, said = labelled_splits(present, source.columns, head)
+    splits = {
+        name: _check_split(raw[name], name, source, head, name in labelled) for name in present
+    }
     train, note = drop_duplicates(splits["train"])
-    splits["train"], notes = train, [note] if note else []
+    splits["train"], notes = train, [*said, *([note] if note else [])]
     if "test" in raw and splits["test"] is None:
         notes.append("test has no labels (all -1), so it is not used")
     if "validation" not in splits:
@@ -91,37 +96,32 @@ def read_dataset(source: DataSource, head: Head, seed: int) -> Splits:
     )
 
 
-def _check_split(rows: Dataset, name: str, source: DataSource, head: Head) -> Dataset | None:
+def _check_split(
+    rows: Dataset, name: str, source: DataSource, head: Head, labelled: bool
+) -> Dataset | None:
     """Return the head's columns of each row, by key, or None for a test split without labels."""
     where = f"{source.source}: {name}"
     named = source.columns.model_dump()
-    keys = [key for key in (*head.text_columns, head.label_column) if named[key] is not None]
-    for key in keys:
+    keys = [key for key in head.text_columns if named[key] is not None]
+    label_key = head.label_column if labelled else None
+    for key in filter(None, (*keys, label_key)):
         if named[key] not in rows.column_names:
-            raise DataError(_missing_column(where, key, named[key], rows.column_names))
+            raise DataError(missing_column(where, key, named[key], rows.column_names))
     if len(rows) == 0:
         raise DataError(f"{where}: has no rows")
-    label_column = named[head.label_column]
-    labels = _named_labels(rows, label_column, head)
-    if name == "test" and all(label == -1 for label in labels):
+    labels = _named_labels(rows, named[label_key], head) if label_key else []
+    if name == "test" and labels and all(label == -1 for label in labels):
         return None
     table = {}
-    for key in keys[:-1]:
+    for key in keys:
         table[key] = rows.data.column(named[key])
         _check_texts(table[key], f"{where}: column {named[key]}", _HOLDS.get(key, "text"))
-    numbers = head.read_labels(labels, f"{where}: column {label_column}")
-    table[head.label_column] = pa.array(list(numbers))
+    if label_key:
+        numbers = head.read_labels(labels, f"{where}: column {named[label_key]}")
+        table[label_key] = pa.array(list(numbers))
     checked = Dataset(pa.table(table))
     head.check_rows(checked, named, where)
     return checked
-
-
-def _missing_column(where: str, key: str, column: str, present: Sequence[str]) -> str:
-    near = difflib.get_close_matches(column, present, n=1, cutoff=0.4)
-    hint = (
-        f"set data.columns.{key}: {near[0]}" if near else f"set data.columns.{key} to one of them"
-    )
-    return f"{where}: no column {column!r}; there are {', '.join(present)}: {hint}"
 
 
 def _check_texts(texts: pa.ChunkedArray, where: str, wanted: str) -> None:

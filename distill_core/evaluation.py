@@ -1,6 +1,6 @@
 """What a model answers, how good that is, and how far student and teacher agree."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,15 +36,15 @@ def model_logits(
 
 def model_outputs(
     model: PreTrainedModel, head: Head, rows: Dataset, batch_size: int
-) -> Iterator[tuple[list[int], Float[np.ndarray, "batch ..."]]]:
+) -> Iterator[tuple[list[int], Sequence[Float[np.ndarray, "..."]]]]:
     """Yield what a PyTorch model says of each batch, padding included, with the numbers of its rows."""
     model.eval()
     for numbers, batch in evaluation_batches(rows, batch_size, model.config.pad_token_id):
         inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
         with torch.inference_mode():
-            answer = model(**model_inputs(model, inputs))
+            answer = head.run(model, model_inputs(model, inputs), inputs["labels"])
             logits = head.read_output(answer, inputs["attention_mask"])
-        yield numbers, logits.float().cpu().numpy()
+        yield numbers, head.by_row(logits.float().cpu().numpy(), batch["labels"].numpy())
 
 
 def file_logits(
@@ -163,12 +163,13 @@ def evaluate(
     student = score(head, student_logits, labels)
     predictions = head.predict(student_logits)
     interval = difference_interval(head, student_logits, teacher_logits, labels, seed)
+    name = head.main_metric_of(teacher)
     return {
         "rows": int(labels.rows[-1]) + 1,
-        "main_metric": head.main_metric,
+        "main_metric": name,
         "teacher": teacher,
         "student": student,
-        "retention": student[head.main_metric] / max(teacher[head.main_metric], 1e-12),
+        "retention": student[name] / max(teacher[name], 1e-12),
         "agreement": agreement(head, student_logits, teacher_logits),
         "difference": vars(interval),
         "per_class": per_class(head, predictions, labels),

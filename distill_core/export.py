@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from datasets import Dataset
 from optimum.exporters.onnx import onnx_export_from_model
 from optimum.exporters.onnx.model_configs import BertOnnxConfig, DistilBertOnnxConfig
@@ -14,8 +15,8 @@ from optimum.exporters.tasks import TasksManager
 from optimum.utils import logging
 from transformers import PreTrainedModel
 
+from distill_core.batches import evaluation_batches, model_inputs
 from distill_core.errors import ExportError
-from distill_core.evaluation import model_outputs
 from distill_core.heads import Head
 from distill_core.runtime import answer_row, open_session
 
@@ -93,13 +94,15 @@ def _teach_exporter(model: PreTrainedModel, head: Head) -> None:
 
 def parity(model: PreTrainedModel, head: Head, path: Path, rows: Dataset) -> float:
     """Return the largest difference of a logit between a model and its ONNX file."""
-    session = open_session(path)
+    session, differences = open_session(path), []
     # Row by row on both sides: ConvBERT's convolutions read the padding beside a text too.
-    return max(
-        float(np.abs(answer_row(session, head, rows[number]) - output).max())
-        for numbers, outputs in model_outputs(model, head, rows, batch_size=1)
-        for number, output in zip(numbers, outputs, strict=True)
-    )
+    for _, batch in evaluation_batches(rows, 1, model.config.pad_token_id):
+        with torch.inference_mode():
+            answer = model(**model_inputs(model, batch))
+        expected = head.read_output(answer, batch["attention_mask"])
+        row = {name: values[0].tolist() for name, values in batch.items()}
+        differences.append(np.abs(answer_row(session, head, row) - expected[0].numpy()).max())
+    return float(max(differences))
 
 
 def signature(path: Path) -> dict[str, list[dict[str, Any]]]:

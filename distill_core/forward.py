@@ -37,7 +37,8 @@ def run_model(
         calls = stack.enter_context(_recorded(model, layers[-1])) if "relations" in reads else []
         if asked:
             stack.enter_context(_quietly())
-        answer = model(**model_inputs(model, batch), output_hidden_states=True, **asked)
+        inputs, labels = model_inputs(model, batch), batch.get("labels")
+        answer = head.run(model, inputs, labels, output_hidden_states=True, **asked)
     # BigBird pads long texts to whole blocks, and its hidden states stay padded.
     mask = batch["attention_mask"]
     tokens = mask.shape[-1]

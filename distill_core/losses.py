@@ -29,7 +29,8 @@ pairs of them; of each, the share that a whole batch is of itself."""
 class Output:
     """What a model says of one batch, and what happened inside it, as far as losses read it."""
 
-    logits: Float[Tensor, "batch ..."]
+    logits: Float[Tensor, "..."]
+    """Of the batch, or of those of its tokens that the head reads."""
     hidden: Float[Tensor, "batch tokens *layers width"]
     """The hidden states that are aligned, of one layer or several; the sequences of a row, if it has several,
     one behind the other."""

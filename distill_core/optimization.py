@@ -40,6 +40,8 @@ def build_optimizers(
 
     A dense Adam over the whole table moves and decays millions of moments for tokens that are
     not in the batch; SparseAdam touches the rows that are. Matrices decay, biases and norms don't.
+    Where the table is the decoder's too, as in masked language models, every row has a gradient, and
+    it is one of the matrices.
 
     Args:
         model: the student.
@@ -47,17 +49,23 @@ def build_optimizers(
         beside: what else is learnt.
     """
     embeddings = word_embeddings(model)
-    embeddings.sparse = True
+    tied = _is_decoder(model, embeddings)
+    embeddings.sparse = not tied
     parameters = [*model.parameters(), *beside]
-    dense = [p for p in parameters if p.requires_grad and p is not embeddings.weight]
+    dense = [p for p in parameters if p.requires_grad and (tied or p is not embeddings.weight)]
     groups = [
         {"params": [p for p in dense if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
         {"params": [p for p in dense if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return [
-        AdamW(groups, lr=learning_rate, fused=True),
-        SparseAdam([embeddings.weight], lr=learning_rate),
-    ]
+    optimizers: list[Optimizer] = [AdamW(groups, lr=learning_rate, fused=True)]
+    if not tied:
+        optimizers.append(SparseAdam([embeddings.weight], lr=learning_rate))
+    return optimizers
+
+
+def _is_decoder(model: PreTrainedModel, embeddings: nn.Embedding) -> bool:
+    decoder = model.get_output_embeddings()
+    return decoder is not None and decoder.weight is embeddings.weight
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:

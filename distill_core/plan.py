@@ -17,12 +17,20 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...]:
 
     Raises:
         ConfigError: a layer that the teacher does not have, hidden states that cannot be aligned,
-            a loss that this teacher does not allow, or texts longer than it reads.
+            a loss that this teacher does not allow, texts longer than it reads, or nothing to learn from.
     """
     if pipeline.data.max_length > teacher.max_length:
         raise ConfigError(
             f"data.max_length: {pipeline.data.max_length} tokens, and the teacher reads "
             f"{teacher.max_length}; accepted: 1 to {teacher.max_length}"
+        )
+    weights = pipeline.losses
+    if not teacher.head.taught_by_labels and (
+        pipeline.baseline or not weights.at(0.5).keys() - {"task"}
+    ):
+        raise ConfigError(
+            f"{teacher.head.name} are learnt from the teacher alone; accepted: baseline: false, and a weight "
+            "for losses.distillation or losses.cosine"
         )
     layers = pick_layers(teacher.stack.kinds, pipeline.student)
     map_layers(len(layers), teacher.layers, pipeline.losses.hidden_layers)
@@ -68,8 +76,9 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
     layers = check_fit(pipeline, teacher)
     parameters = teacher.parameters - (teacher.layers - len(layers)) * teacher.layer_parameters
     settings = pipeline.training
-    parts = [len(splits.unlabelled or ()), *[len(splits.train)] * settings.epochs]
-    steps = sum(-(-rows // settings.batch_size) for rows in parts)
+    rows = teacher.head.encoded_rows * len(splits.train)
+    parts = [len(splits.unlabelled or ()), *[rows] * settings.epochs]
+    steps = sum(-(-part // settings.batch_size) for part in parts)
     return {
         "name": pipeline.name,
         "teacher": {

@@ -49,7 +49,50 @@ def quantize(model: Path, scheme: Scheme, folder: Path) -> Path:
     with TemporaryDirectory(dir=folder) as scratch:
         ORTQuantizer(model).quantize(configuration, scratch)
         Path(scratch, f"{model.stem}_quantized.onnx").replace(folder / QUANTIZED_FILE)
+    _quantize_tied_decoder(folder / QUANTIZED_FILE)
     return folder / QUANTIZED_FILE
+
+
+def _quantize_tied_decoder(file: Path) -> None:
+    """Let a decoder multiply by the 8-bit word embeddings, if it shares its weights with them.
+
+    The quantizer leaves it a MatMul in fp32 by the widened table, and onnxruntime widens that at every
+    call: 3 layers of width 384 and 30,522 words took 31 ms for 16 tokens, in fp32 throughout 16.
+    """
+    model = onnx.load(file)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for multiply in [node for node in model.graph.node if node.op_type == "MatMul"]:
+        transpose = makers.get(multiply.input[1])
+        widen = makers.get(transpose.input[0]) if transpose else None
+        if not (transpose and widen):
+            continue
+        if (widen.op_type, transpose.op_type) != ("DequantizeLinear", "Transpose"):
+            continue
+        # Which onnxruntime does once, when it loads the file. By a new name: the old one is of fp32.
+        transpose.input[0], transpose.output[0] = widen.input[0], f"{widen.input[0]}_transposed"
+        place = list(model.graph.node).index(multiply)
+        for node in reversed(_integer_product(multiply, transpose.output[0], *widen.input[1:])):
+            model.graph.node.insert(place, node)
+        model.graph.node.remove(multiply)
+        model.graph.node.remove(widen)
+        onnx.save(model, file)
+
+
+def _integer_product(
+    multiply: onnx.NodeProto, weights: str, scale: str, zero: str
+) -> list[onnx.NodeProto]:
+    """Return what computes a MatMul with 8-bit weights, as the quantizer writes it elsewhere."""
+    left = multiply.input[0]
+    names = ("quantized", "left_scale", "left_zero", "sum", "sum_fp32", "scale")
+    quantized, left_scale, left_zero, total, wide, both = (f"{left}_{name}" for name in names)
+    node = onnx.helper.make_node
+    return [
+        node("DynamicQuantizeLinear", [left], [quantized, left_scale, left_zero]),
+        node("MatMulInteger", [quantized, weights, left_zero, zero], [total]),
+        node("Cast", [total], [wide], to=onnx.TensorProto.FLOAT),
+        node("Mul", [left_scale, scale], [both]),
+        node("Mul", [wide, both], list(multiply.output)),
+    ]
 
 
 def activation_products(model: Path) -> list[str]:
@@ -87,7 +130,7 @@ def score_file(
     """
     answers, labels = file_logits(open_session(file), head, rows), read_labels(head, rows)
     metrics = score(head, answers, labels)
-    name = head.main_metric
+    name = head.main_metric_of(metrics)
     student = score(head, student_logits, labels)[name]
     teacher = score(head, teacher_logits, labels)[name]
     return {

@@ -25,8 +25,16 @@ from distill_core.files import new_file
 TEMPLATE = "report.html.j2"
 MOST_CLASSES = 20
 """With more, the confusion matrix does not fit a page, and only its worst pairs are shown."""
-METRIC_NAMES = {"f1_macro": "macro F1", "f1_micro": "micro F1", "f1": "F1", "mse": "squared error"}
-_NO_SHARES = {"mse"}
+METRIC_NAMES = {
+    "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "f1": "F1",
+    "mse": "squared error",
+    "mrr": "MRR@10",
+    "recall_at_1": "recall@1",
+    "pseudo_perplexity": "pseudo-perplexity",
+}
+_NO_SHARES = {"mse", "pseudo_perplexity"}
 
 ADVICE = {
     "quantiz": "The fp32 file beside it (onnx/model.onnx of the bundle) loses nothing to "

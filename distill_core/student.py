@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from distill_core.errors import TeacherError
-from distill_core.teacher import load_tokenizer
+from distill_core.pooling import copy_pooling
+from distill_core.teacher import load_tokenizer, pooler_option
 
 _PROBE_SHAPE = (2, 24)
 """Texts and tokens."""
@@ -36,7 +37,8 @@ def build_student(
     Raises:
         TeacherError: the family keeps something beside its layers that depends on their number.
     """
-    student = type(teacher)(_student_config(teacher.config, layers))
+    option = pooler_option(type(teacher), getattr(teacher, "pooler", None) is not None)
+    student = type(teacher)(_student_config(teacher.config, layers), **option)
     state = teacher.state_dict()
     if layer_prefix is not None:
         state = pick_state(state, layer_prefix, layers)
@@ -77,8 +79,9 @@ def _answers_as_its_layers(
     tells; this is how a family that nobody thought of is found out.
     """
     cut = copy.deepcopy(teacher)
-    parent, _, name = layer_prefix.removesuffix(".").rpartition(".")
-    stack = cut.get_submodule(f"{parent}.{name}")
+    path = layer_prefix.removesuffix(".")
+    parent, _, name = path.rpartition(".")
+    stack = cut.get_submodule(path)
     setattr(cut.get_submodule(parent), name, nn.ModuleList([stack[layer] for layer in layers]))
     cut.config.num_hidden_layers = len(layers)
     generator = torch.Generator().manual_seed(0)
@@ -109,3 +112,4 @@ def save_model(model: PreTrainedModel, tokenizer_folder: Path, folder: Path) -> 
     """Write a folder in transformers' layout: config, safetensors in fp32, tokenizer."""
     model.save_pretrained(folder, safe_serialization=True)
     load_tokenizer(tokenizer_folder).save_pretrained(folder)
+    copy_pooling(tokenizer_folder, folder)

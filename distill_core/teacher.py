@@ -1,15 +1,18 @@
 """Open a model folder safely: safetensors and JSON only, nothing in it is ever executed."""
 
+import inspect
 import json
+import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from distill_core import pooling
 from distill_core.errors import TeacherError
 from distill_core.families import Stack, read_stack
 from distill_core.files import files_digest
@@ -32,6 +35,7 @@ FILES = (
     "sentencepiece.bpe.model",
     "spiece.model",
     "spm.model",
+    *pooling.FILES,
 )
 """The files of a model that are read; whatever else its folder holds is left where it is."""
 
@@ -98,9 +102,10 @@ def describe(folder: Path, task: str = "auto") -> ModelDescription:
     """
     refuse_unsafe((path.name for path in folder.iterdir()) if folder.is_dir() else (), str(folder))
     config = _read_config(folder)
-    head = find_head(config, task, str(folder))
+    head = find_head(config, task, str(folder)).of_folder(folder)
     stack = read_stack(config, str(folder))
     shapes = _tensor_shapes(folder)
+    sizes = _count_parameters(shapes, config)
     prefix = None if stack.shared else _find_layers(shapes, stack.layers, folder)
     return ModelDescription(
         folder=folder,
@@ -110,11 +115,11 @@ def describe(folder: Path, task: str = "auto") -> ModelDescription:
         head=head,
         layer_prefix=prefix,
         stack=stack,
-        parameters=sum(shapes.values()),
+        parameters=sum(sizes.values()),
         layer_parameters=sum(
             # Not the first: ModernBERT's has no norm in front, and its students keep it.
             size
-            for name, size in shapes.items()
+            for name, size in sizes.items()
             if prefix and name.startswith(f"{prefix}1.")
         ),
     )
@@ -155,11 +160,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise TeacherError(f"{path}: holds {config!r:.40}, not an object of settings")
     if not any((folder / name).exists() for name in _TOKENIZERS):
         raise TeacherError(f"{folder}: no tokenizer here; accepted: {', '.join(_TOKENIZERS)}")
+    if pooling.read_pooling(folder) and config.get("architectures"):
+        # Some are still called what they were pretrained as, all-mpnet-base-v2 an MPNetForMaskedLM.
+        named = re.sub("For(MaskedLM|PreTraining)$", "Model", config["architectures"][0])
+        config["architectures"] = [named]
     return config
 
 
-def _tensor_shapes(folder: Path) -> dict[str, int]:
-    """Return the number of elements of each floating-point tensor, read from the headers alone."""
+def _tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each floating-point tensor, read from the headers alone."""
     shapes = {}
     for path in _weight_files(folder):
         try:
@@ -167,7 +176,7 @@ def _tensor_shapes(folder: Path) -> dict[str, int]:
                 for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
                     tensor = tensors.get_slice(name)
                     if tensor.get_dtype() in ("F64", "F32", "F16", "BF16"):
-                        shapes[name] = _product(tensor.get_shape())
+                        shapes[name] = tuple(tensor.get_shape())
         except (SafetensorError, OSError) as error:
             raise TeacherError(f"{path}: is damaged or cut short: {error}") from None
     return shapes
@@ -194,11 +203,18 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def _product(shape: list[int]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
+def _count_parameters(
+    shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
+) -> dict[str, int]:
+    """Return the elements of each tensor; none of a decoder that is the word embeddings once more."""
+    tied = config["architectures"][0].endswith("ForMaskedLM")
+    tied = tied and config.get("tie_word_embeddings", True)
+    sizes, seen = {}, set()
+    for name, shape in shapes.items():
+        again = tied and shape[0] == config.get("vocab_size") and shape in seen
+        sizes[name] = 0 if again else math.prod(shape)
+        seen.add(shape)
+    return sizes
 
 
 def _find_layers(names: Iterable[str], layers: int, folder: Path) -> str:
@@ -236,8 +252,10 @@ def load_model(folder: Path) -> "PreTrainedModel":
     import torch
     import transformers
 
-    head = find_head(_read_config(folder), "auto", str(folder))
-    _weight_files(folder)
+    config = _read_config(folder)
+    head = find_head(config, "auto", str(folder))
+    has_pooler = any("pooler." in name for name in _tensor_shapes(folder))
+    model_class = getattr(transformers, config["architectures"][0], None)
     model, report = getattr(transformers, head.auto_class).from_pretrained(
         folder,
         dtype=torch.float32,
@@ -246,11 +264,20 @@ def load_model(folder: Path) -> "PreTrainedModel":
         use_safetensors=True,
         ignore_mismatched_sizes=True,  # to find them in the report, and refuse them below
         output_loading_info=True,
+        **pooler_option(model_class, has_pooler),
     )
     if report["missing_keys"] or report["mismatched_keys"]:
         names = sorted([*report["missing_keys"], *report["mismatched_keys"]])
         raise TeacherError(f"{folder}: tensors are missing or misshapen: {', '.join(names[:5])}")
     return model.eval()
+
+
+def pooler_option(model_class: type | None, has_pooler: bool) -> dict[str, bool]:
+    """Return what makes a bare encoder without a pooler, where there are no weights for one."""
+    if has_pooler or model_class is None:
+        return {}
+    takes = "add_pooling_layer" in inspect.signature(model_class).parameters
+    return {"add_pooling_layer": False} if takes else {}
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":

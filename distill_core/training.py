@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,8 @@ class _Run:
             end = min(start + len(buckets), job.steps)
             taken = min(max(len(self.trained.steps), start), end)
             order = islice(buckets.of_epoch(max(number - 1, 0)), taken - start, end - start)
-            yield number, training_batches(rows, order, self.model.config.pad_token_id)
+            drawn = partial(job.head.for_training, seed=job.settings.seed, epoch=max(number - 1, 0))
+            yield number, training_batches(rows, order, self.model.config.pad_token_id, drawn)
             start = end
             if start == job.steps:
                 return
@@ -182,7 +184,9 @@ class _Run:
         self.trained.epochs.append(validation)
 
     def _gave_up(self) -> bool:
-        scores = [record.metrics[self.job.head.main_metric] for record in self.trained.epochs]
+        records = self.trained.epochs
+        name = self.job.head.main_metric_of(records[-1].metrics)
+        scores = [record.metrics[name] for record in records]
         patience = self.job.settings.patience
         return len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
@@ -219,7 +223,7 @@ def _validate(model: PreTrainedModel, job: Job, epoch: int, trained: Trained) ->
     if not np.isfinite(logits).all():
         raise TrainingError(f"epoch {epoch}: the student's answers are no longer numbers; {ADVICE}")
     metrics = score(job.head, logits, read_labels(job.head, job.validation))
-    name = job.head.main_metric
+    name = job.head.main_metric_of(metrics)
     # Of equals the later one: it has seen more, at a lower learning rate.
     best = all(metrics[name] >= earlier.metrics[name] for earlier in trained.epochs)
     return EpochRecord(epoch, len(trained.steps), metrics, best, now_ms())

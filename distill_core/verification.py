@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from distill_core.errors import BundleError
 from distill_core.files import file_digest, read_json
 from distill_core.heads import HEADS, Head
+from distill_core.pooling import Pooling
 from distill_core.runtime import answer_row, open_session
 
 MANIFEST = "manifest.json"
@@ -74,6 +75,8 @@ class Manifest(_Part):
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
     labels: tuple[str, ...]
+    pooling: Pooling | None = None
+    """How the vectors of a text's tokens become one, where a task needs that."""
     max_length: int
     """Tokens, the special ones included; longer texts are cut."""
     teacher_fingerprint: str
@@ -195,7 +198,7 @@ def _replay(bundle: Path, manifest: Manifest) -> tuple[list[str], list[float]]:
         session = open_session(bundle / manifest.model)
     except BundleError as error:
         return [str(error)], [0.0]
-    head = HEADS[manifest.task](manifest.labels)
+    head = HEADS[manifest.task](manifest.labels, manifest.pooling)
     differences = [_difference(session, head, golden) for golden in manifest.golden]
     problems = [
         f"golden example {number}: a logit differs by {difference:.3g}, "
@@ -209,7 +212,7 @@ def _replay(bundle: Path, manifest: Manifest) -> tuple[list[str], list[float]]:
 
 
 def _difference(session: onnxruntime.InferenceSession, head: Head, golden: Golden) -> float:
-    logits = answer_row(session, head, golden.inputs).ravel()
+    logits = head.golden(answer_row(session, head, golden.inputs)).ravel()
     return float(np.abs(logits - np.asarray(golden.logits)).max())
 
 

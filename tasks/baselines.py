@@ -48,7 +48,8 @@ def compare_baselines(
             baselines.compare(name, head, logits, student, rows, seed)
             for name, logits in answers.items()
         ]
-        return {"baselines": found, "notes": baselines.verdict(found, head.main_metric)}
+        metric = evaluation.facts["main_metric"]
+        return {"baselines": found, "notes": baselines.verdict(found, metric)}
 
     stage = run_stage(job.output, "baselines", inputs, build)
     publish_facts(job.pipeline.name, stage)

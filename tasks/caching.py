@@ -63,9 +63,9 @@ _TRAINING = (
 
 STAGES = {
     "embedded": Code(("embedded", *_TRAINING), (*_TORCH, "accelerate", "numpy", "scikit-learn")),
-    "teacher": Code(("teacher", "families")),
+    "teacher": Code(("teacher", "families", "heads", "pooling")),
     "data": Code(
-        ("data_files", "dataset", "unlabelled", "duplicates", "batches", "heads"),
+        ("data_files", "columns", "dataset", "unlabelled", "duplicates", "batches", "heads"),
         ("datasets", "tokenizers", "scikit-learn"),
     ),
     "start": Code(("student", "layers", "teacher", "families"), _TORCH),

@@ -70,6 +70,7 @@ def teacher_facts(teacher: ModelDescription) -> dict[str, Any]:
         "architecture": teacher.architecture,
         "task": teacher.head.name,
         "labels": list(teacher.head.labels),
+        "pooling": teacher.head.pooling,
         "layers": teacher.layers,
         "hidden_size": teacher.stack.hidden_size,
         "max_length": teacher.max_length,

@@ -51,7 +51,9 @@ class Folder:
             raise TeacherError(f"teacher.source: {origin} is not a folder")
         refuse_unsafe((path.name for path in origin.iterdir()), str(origin))
         for path in model_files(origin):
-            (folder / path.name).write_bytes(path.read_bytes())
+            copy = folder / path.relative_to(origin)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(path.read_bytes())
 
 
 class Hub:
@@ -65,9 +67,10 @@ class Hub:
         """Download the files of one commit, through huggingface_hub's cache."""
         try:
             model = HfApi().model_info(source.source, revision=source.revision)
-            listing = [file.rfilename for file in model.siblings or () if "/" not in file.rfilename]
-            refuse_unsafe(listing, source.source)
-            wanted = [name for name in listing if any(Path(name).match(p) for p in FILES)]
+            listing = [file.rfilename for file in model.siblings or ()]
+            refuse_unsafe((name for name in listing if "/" not in name), source.source)
+            # From the root: onnx/config.json is none of them, 1_Pooling/config.json is.
+            wanted = [n for n in listing if any(Path("/", n).match(f"/{p}") for p in FILES)]
             # By commit: a branch may move meanwhile, and if the hub went away now, huggingface_hub
             # would make do with whatever commit of the branch it saw last.
             snapshot = snapshot_download(source.source, revision=model.sha, allow_patterns=wanted)

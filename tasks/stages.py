@@ -26,4 +26,5 @@ def read_steps(student: Stage) -> list[dict[str, Any]]:
 
 def head_of(teacher: Stage) -> Head:
     """Return the head of a fetched teacher."""
-    return HEADS[teacher.facts["task"]](tuple(teacher.facts["labels"]))
+    facts = teacher.facts
+    return HEADS[facts["task"]](tuple(facts["labels"]), facts["pooling"])

@@ -17,6 +17,9 @@ HEADS: dict[str, type[Head]] = {
     if head is not TextHead
 }
 
+_DECODERS = ("HeadModel", "HeadsModel")
+"""Ends of names like GPT2LMHeadModel, which are no bare encoders."""
+
 __all__ = ["HEADS", "Head", "Labels", "TextHead", "find_head"]
 
 
@@ -35,7 +38,11 @@ def find_head(config: Mapping[str, Any], task: str, where: str) -> Head:
     if task != "auto" and task not in HEADS:
         raise ConfigError(f"task: {task!r}; accepted: auto, {', '.join(HEADS)}")
     architecture = (config.get("architectures") or ["none"])[0]
-    heads = [head for head in HEADS.values() if architecture.endswith(head.architecture_suffix)]
+    heads = [
+        head
+        for head in HEADS.values()
+        if architecture.endswith(head.architecture_suffix) and not architecture.endswith(_DECODERS)
+    ]
     if not heads:
         suffixes = ", ".join(dict.fromkeys(f"…{h.architecture_suffix}" for h in HEADS.values()))
         raise TeacherError(
@@ -55,7 +62,7 @@ def find_head(config: Mapping[str, Any], task: str, where: str) -> Head:
         raise TeacherError(
             f"{where}: the teacher's head is {fitting[0].name}, not {task}: set task: auto"
         )
-    return fitting[0](labels)
+    return fitting[0](labels if fitting[0].has_classes else ())
 
 
 def _label_names(config: Mapping[str, Any], where: str) -> tuple[str, ...]:

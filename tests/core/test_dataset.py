@@ -17,6 +17,8 @@ from distill_core.config import Columns, DataSource
 from distill_core.data_files import data_fingerprint
 from distill_core.dataset import Splits, read_dataset
 from distill_core.errors import DataError, SourceUnreachable
+from distill_core.heads.masked_language_modelling import MaskedLanguageModelling
+from distill_core.heads.sentence_embeddings import SentenceEmbeddings
 from distill_core.heads.sequence_classification import SequenceClassification
 
 HEAD = SequenceClassification(("negative", "positive"))
@@ -161,6 +163,30 @@ def test_a_test_split_with_some_labels_missing_is_refused(tmp_path: Path) -> Non
     write(tmp_path, "train.parquet")
     write(tmp_path, "test.parquet", labels=[0, 1, -1, *LABELS[3:]])
     assert "DATA: test: column label: row 2 has the label -1; accepted: 0 to 1" in refusal(tmp_path)
+
+
+def test_texts_alone_are_read_for_a_head_that_needs_no_labels(tmp_path: Path) -> None:
+    write(tmp_path, "train.parquet")
+    splits = read_dataset(DataSource(source=str(tmp_path)), MaskedLanguageModelling(()), seed=0)
+    assert splits.train.column_names == splits.validation.column_names == ["text"]
+    assert sorted(splits.train["text"][:] + splits.validation["text"][:]) == sorted(SENTENCES)
+
+
+def test_pairs_are_read_with_their_scores_where_there_are_some(tmp_path: Path) -> None:
+    pairs = {"text": SENTENCES, "other": SENTENCES[::-1]}
+    pq.write_table(pa.table(pairs), tmp_path / "train.parquet")
+    for name in ("validation", "test"):
+        scored = {**pairs, "score": [float(n) for n in LABELS]}
+        pq.write_table(pa.table(scored), tmp_path / f"{name}.parquet")
+    head = SentenceEmbeddings((), "mean")
+    splits = read_dataset(
+        DataSource(source=str(tmp_path), columns=Columns(pair="other", label="score")), head, 0
+    )
+    assert splits.train.column_names == ["text", "pair"]
+    assert splits.validation[1] == {"text": "NA", "pair": SENTENCES[-2], "label": 1.0}
+    found = read_dataset(DataSource(source=str(tmp_path), columns=Columns(pair="other")), head, 0)
+    assert found.test.column_names == ["text", "pair"]
+    assert found.notes[0].startswith("no column 'label': each text's pair is looked for")
 
 
 # Refusals

@@ -19,7 +19,8 @@ from distill_core.optimization import (
     clip_gradients,
     word_embeddings,
 )
-from distill_core.teacher import load_model
+from distill_core.teacher import load_model, load_tokenizer
+from tests.core.family_models import SMALL, save_small
 
 IDS = torch.tensor([[2, 9, 9, 40, 3], [2, 9, 77, 3, 0]])  # 9 twice and 0, the padding, once
 
@@ -96,6 +97,21 @@ def test_every_parameter_has_one_optimizer(model: PreTrainedModel) -> None:
     groups = [group for o in build_optimizers(model, 0.01) for group in o.param_groups]
     held = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_word_embeddings_that_are_the_decoder_too_have_a_dense_gradient_and_optimizer(
+    family: str, tiny_bert: Path, tmp_path: Path
+) -> None:
+    model = load_model(save_small(family, "ForMaskedLM", load_tokenizer(tiny_bert), tmp_path))
+    words = word_embeddings(model).weight
+    (adamw,) = build_optimizers(model, 0.01)
+    held = [id(p) for group in adamw.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+    model(input_ids=IDS, attention_mask=(IDS != 0).long(), labels=IDS).loss.backward()
+    assert not words.grad.is_sparse
+    clip_gradients(model.parameters(), 1.0)
+    adamw.step()
 
 
 def test_matrices_decay_and_biases_norms_and_word_embeddings_do_not(

@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distill_core.errors import TeacherError
 from distill_core.teacher import describe, fingerprint, load_model, load_tokenizer
+from tests.core.family_models import save_small
 
 TENSORS_OF_A_LAYER = 16  # query, key, value, two denses, intermediate, two norms: weight and bias
 
@@ -77,6 +78,27 @@ def test_whole_numbers_beside_the_weights_are_no_parameters(teacher: Path) -> No
     set_tensors(teacher, lambda tensors: tensors | ids)
     assert describe(teacher).parameters == parameters
     assert load_model(teacher).num_parameters() == parameters
+
+
+def test_a_decoder_that_is_the_word_embeddings_is_counted_once(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    # Checkpoints that were once pickled hold it, and its bias, a second time.
+    folder = save_small("bert", "ForMaskedLM", load_tokenizer(tiny_bert), tmp_path)
+    parameters = describe(folder).parameters
+    again = {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    }
+    set_tensors(
+        folder,
+        lambda tensors: tensors | {copy: tensors[name].clone() for copy, name in again.items()},
+    )
+    assert len(load_file(folder / "model.safetensors")) > 60
+    assert describe(folder).parameters == load_model(folder).num_parameters() == parameters
+    set_config(folder, tie_word_embeddings=False)
+    words = load_model(folder).get_input_embeddings().weight.numel()
+    assert describe(folder).parameters == parameters + words + 1 * words // 32
 
 
 def test_weights_in_several_files_are_seen_and_loaded_as_one(teacher: Path) -> None:
@@ -198,7 +220,7 @@ def test_a_damaged_config_is_refused(teacher: Path, text: str, says: str) -> Non
     ("change", "says"),
     [
         ({"model_type": "gpt2"}, r"model_type 'gpt2' is not supported: .*; accepted: .* bert, rob"),
-        ({"architectures": ["BertModel"]}, r"BertModel has no head that can be distilled"),
+        ({"architectures": ["BertForPreTraining"]}, r"BertForPreTraining has no head that can be"),
         ({"problem_type": "regression"}, r"problem_type regression with 2 label\(s\)"),
         ({"problem_type": "ranking"}, r"problem_type ranking with 2 label\(s\) fits no head"),
         ({"hidden_size": None}, r"hidden_size is None; accepted: a whole number"),

@@ -183,8 +183,8 @@ IN_TEACHER_OR_DATA = [
     ),
     Mistake(
         "unsupported head",
-        _config(architectures=["BertForMaskedLM"]),
-        ("BertForMaskedLM has no head that can be distilled", "ForSequenceClassification"),
+        _config(architectures=["BertForPreTraining"]),
+        ("BertForPreTraining has no head that can be distilled", "ForSequenceClassification"),
     ),
     Mistake(
         "pickled weights",

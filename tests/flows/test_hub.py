@@ -63,10 +63,13 @@ def test_files_that_are_not_read_are_not_downloaded(hub_cli, hub, desk, other_te
     (other_teacher / "checkpoint-500").mkdir()
     for name in ("checkpoint-500/model.safetensors", "pytorch_model.bin", "training.log"):
         (other_teacher / name).write_bytes(b"not to be read")
+    (other_teacher / "1_Pooling").mkdir()
+    (other_teacher / "1_Pooling" / "config.json").write_text("{}")
     hub.push("models/ann/teacher", other_teacher)
     hub_cli("check", desk.pipeline_file, *TEACHER)
     fetched = {request.split()[1].rpartition("/")[2] for request in hub.requests}
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= fetched
+    assert any("1_Pooling/config.json" in request for request in hub.requests)
     assert fetched & {"pytorch_model.bin", "training.log"} == set()
     assert not any("checkpoint-500" in request for request in hub.requests)
 
