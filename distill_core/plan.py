@@ -26,7 +26,8 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...]:
         )
     weights = pipeline.losses
     if not teacher.head.taught_by_labels and (
-        pipeline.baseline or not weights.at(0.5).keys() - {"task"}
+        pipeline.baseline
+        or not any(weight for name, weight in weights.at(0.5).items() if name != "task")
     ):
         raise ConfigError(
             f"{teacher.head.name} are learnt from the teacher alone; accepted: baseline: false, and a weight "
