@@ -112,9 +112,8 @@ class Learner:
         self.objective = build_objective(job.head, job.weights, job.train, model, teacher)
         self.reads = frozenset() if teacher is None else reads(job.weights)
         self.width = (teacher or model).config.hidden_size
-        self.projections = Projections(
-            model.config.hidden_size, self.width, self.reads, job.settings.seed
-        ).to(accelerator.device)
+        projections = Projections(model.config.hidden_size, self.width, self.reads)
+        self.projections = projections.to(accelerator.device)
         setting = job.settings.learning_rate
         rate = automatic_learning_rate(model.config.hidden_size) if setting == "auto" else setting
         self.optimizers = build_optimizers(model, rate, self.projections.parameters())

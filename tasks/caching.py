@@ -58,6 +58,7 @@ _TRAINING = (
     "optimization",
     "precision",
     "batches",
+    "families",
     "heads",
 )
 

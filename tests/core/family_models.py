@@ -1,12 +1,13 @@
 """A small real model of every family, with random weights: what the matrix of families runs on."""
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.conftest import SHAPE
 
@@ -88,3 +89,19 @@ def save_small(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def narrow(teacher: PreTrainedModel) -> PreTrainedModel:
+    """Return a student of half the layers, width and heads, with random weights."""
+    config = copy.deepcopy(teacher.config)
+    config.update(
+        {
+            "num_hidden_layers": 2,
+            "hidden_size": 16,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+        }
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return type(teacher)(config).eval()

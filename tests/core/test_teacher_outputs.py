@@ -18,7 +18,7 @@ from distill_core.step import Job
 from distill_core.student import build_student
 from distill_core.teacher_outputs import TeacherOutputs, fits, size_bytes
 from distill_core.training import Trained, distill
-from tests.core.test_training import narrow
+from tests.core.family_models import narrow
 
 SHAPE = (1, 32)
 ROW = 2 * 32
