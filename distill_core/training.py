@@ -120,6 +120,7 @@ class _Run:
         found = self.checkpoint.read() if self.checkpoint else None
         self.job = job if found is None else _as_it_began(job, found)
         self.accelerator = Accelerator()
+        self._writes = self.accelerator.is_main_process
         # Dropout keeps a model from learning labels by heart; beside a teacher, whose answers tell
         # more than labels do, a student so small only learns less.
         self.dropout = teacher is None
@@ -140,7 +141,7 @@ class _Run:
                 record = self.learner.step(batch, len(self.trained.steps) + 1)
                 self.trained.steps.append(record)
                 listen(record)
-                if self.checkpoint and self.checkpoint.is_due():
+                if self.checkpoint and self._writes and self.checkpoint.is_due():
                     self.checkpoint.write(self._state())
             if not self._validated(epoch):
                 self._validate(epoch)
