@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, load_from_disk
 from torch import Tensor
@@ -61,6 +62,12 @@ def tokenize(
 def open_tokenized(folder: Path) -> DatasetDict:
     """Map the splits that `tokenize` wrote into memory."""
     return load_from_disk(str(folder))
+
+
+def draw_rows(rows: Dataset, count: int, seed: int) -> Dataset:
+    """Return some rows, drawn without replacement, in their order; all, if there are no more."""
+    drawn = np.random.default_rng(seed).permutation(len(rows))[:count]
+    return rows.select(np.sort(drawn))
 
 
 def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, Tensor]:

@@ -3,8 +3,9 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,9 +60,18 @@ class ModelDescription:
     layer_prefix: str | None
     """What precedes the layer's number in the names of its tensors; None where layers share them."""
     stack: Stack
-    parameters: int
-    layer_parameters: int
-    """Parameters that one layer less takes away."""
+    shapes: dict[str, tuple[int, ...]]
+    """Of its tensors of floating-point numbers, by name."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(map(prod, self.shapes.values()))
+
+    @property
+    def layer_parameters(self) -> int:
+        """Parameters that one layer less takes away."""
+        return count_layer(self.shapes, self.layer_prefix)
 
     @property
     def layers(self) -> int:
@@ -110,14 +120,15 @@ def describe(folder: Path, task: str = "auto") -> ModelDescription:
         head=head,
         layer_prefix=prefix,
         stack=stack,
-        parameters=sum(shapes.values()),
-        layer_parameters=sum(
-            # Not the first: ModernBERT's has no norm in front, and its students keep it.
-            size
-            for name, size in shapes.items()
-            if prefix and name.startswith(f"{prefix}1.")
-        ),
+        shapes=shapes,
     )
+
+
+def count_layer(shapes: Mapping[str, Sequence[int]], prefix: str | None) -> int:
+    """Return the parameters of one layer; none where all layers are one set of weights."""
+    # Not the first: ModernBERT's has no norm in front, and its students keep it.
+    layer = [shape for name, shape in shapes.items() if prefix and name.startswith(f"{prefix}1.")]
+    return sum(map(prod, layer))
 
 
 def refuse_unsafe(names: Iterable[str], where: str) -> None:
@@ -158,8 +169,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _tensor_shapes(folder: Path) -> dict[str, int]:
-    """Return the number of elements of each floating-point tensor, read from the headers alone."""
+def _tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each floating-point tensor, read from the headers alone."""
     shapes = {}
     for path in _weight_files(folder):
         try:
@@ -167,7 +178,7 @@ def _tensor_shapes(folder: Path) -> dict[str, int]:
                 for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
                     tensor = tensors.get_slice(name)
                     if tensor.get_dtype() in ("F64", "F32", "F16", "BF16"):
-                        shapes[name] = _product(tensor.get_shape())
+                        shapes[name] = tuple(tensor.get_shape())
         except (SafetensorError, OSError) as error:
             raise TeacherError(f"{path}: is damaged or cut short: {error}") from None
     return shapes
@@ -192,13 +203,6 @@ def _weight_files(folder: Path) -> list[Path]:
         if name != Path(str(name)).name or not name.endswith(".safetensors"):
             raise TeacherError(f"{index}: names {name!r}; accepted: *.safetensors beside it")
     return [folder / name for name in sorted(names)]
-
-
-def _product(shape: list[int]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
 
 
 def _find_layers(names: Iterable[str], layers: int, folder: Path) -> str:
