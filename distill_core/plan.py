@@ -1,30 +1,41 @@
 """What a run would do, from the pipeline file, the teacher's headers and the rows alone."""
 
+from dataclasses import asdict
 from typing import Any
 
 from distill_core.config import Pipeline
 from distill_core.dataset import Splits
 from distill_core.errors import ConfigError
-from distill_core.layers import map_layers, pick_layers
+from distill_core.layers import count_layers, map_layers, pick_layers
 from distill_core.targets import find_target
 from distill_core.teacher import ModelDescription
+from distill_core.width import count_parameters, pick_width
 
 
-def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...]:
-    """Check the pipeline file against the teacher, and return the layers picked.
+def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] | None:
+    """Check the pipeline file against the teacher, and return the layers picked; None before a search.
 
     Raises:
-        ConfigError: a layer that the teacher does not have, hidden states that cannot be aligned, or
-            texts longer than it reads.
+        ConfigError: a layer or a width that the teacher does not have, hidden states that cannot be
+            aligned, or texts longer than it reads.
+        TeacherError: of a family whose students cannot be narrower, where one is asked for.
     """
     if pipeline.data.max_length > teacher.max_length:
         raise ConfigError(
             f"data.max_length: {pipeline.data.max_length} tokens, and the teacher reads "
             f"{teacher.max_length}; accepted: 1 to {teacher.max_length}"
         )
-    layers = pick_layers(teacher.stack.kinds, pipeline.student)
-    map_layers(len(layers), teacher.layers, pipeline.losses.hidden_layers)
-    return layers
+    count = count_layers(teacher.stack.kinds, pipeline.student)
+    map_layers(count, teacher.layers, pipeline.losses.hidden_layers)
+    pick_width(teacher, pipeline.student)
+    if pipeline.student.layers != "search":
+        return pick_layers(teacher.stack.kinds, pipeline.student)
+    if teacher.stack.shared:
+        raise ConfigError(
+            "student.layers: search has nothing to find, since the teacher's layers share one set of "
+            "weights; accepted: alternate"
+        )
+    return None
 
 
 def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> dict[str, Any]:
@@ -34,7 +45,9 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
         ConfigError: the pipeline file does not fit the teacher.
     """
     layers = check_fit(pipeline, teacher)
-    parameters = teacher.parameters - (teacher.layers - len(layers)) * teacher.layer_parameters
+    count = count_layers(teacher.stack.kinds, pipeline.student)
+    width = pick_width(teacher, pipeline.student)
+    parameters = count_parameters(teacher, count, width)
     settings = pipeline.training
     steps = settings.epochs * -(-len(splits.train) // settings.batch_size)
     return {
@@ -54,7 +67,13 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
             "evaluation_split": splits.evaluation,
             "notes": list(splits.notes),
         },
-        "student": {"layers": list(layers), "parameters": parameters, "bytes": 4 * parameters},
+        "student": {
+            "layers": "search" if layers is None else list(layers),
+            "count": count,
+            "width": None if width is None else asdict(width),
+            "parameters": parameters,
+            "bytes": 4 * parameters,
+        },
         "steps": min(steps, settings.max_steps or steps),
         "targets": [
             {
