@@ -75,6 +75,12 @@ def open_tokenized(folder: Path) -> DatasetDict:
     return load_from_disk(str(folder))
 
 
+def draw_rows(rows: Dataset, count: int, seed: int) -> Dataset:
+    """Return some rows, drawn without replacement, in their order; all, if there are no more."""
+    drawn = np.random.default_rng(seed).permutation(len(rows))[:count]
+    return rows.select(np.sort(drawn))
+
+
 def collate(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, Tensor]:
     """Pad rows to the longest of them: token ids with the padding id, everything else with 0."""
     names = [name for name in MODEL_INPUTS if name in rows[0]]

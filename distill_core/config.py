@@ -86,12 +86,21 @@ class DataSource(_Section):
 
 
 class StudentShape(_Section):
-    """Which of the teacher's layers the student starts from."""
+    """What of the teacher the student starts from: which layers, and how wide."""
 
-    layers: Literal["alternate", "top", "bottom"] | tuple[NonNegativeInt, ...] = "alternate"
-    """alternate (one copied, one skipped), top, bottom, or the layers by number, from 0."""
+    layers: (
+        Literal["alternate", "spread", "top", "bottom", "search"] | tuple[NonNegativeInt, ...]
+    ) = "alternate"
+    """alternate (one copied, one skipped), spread (evenly, the first and the last among them), top, bottom,
+    the layers by number, from 0; or search, which tries several picks on training rows."""
     count: PositiveInt | None = None
     """How many layers; null is half of the teacher's, and not read with layers by number."""
+    hidden_size: PositiveInt | None = None
+    """Width of the hidden states; the dimensions that matter most are kept. null is the teacher's."""
+    heads: PositiveInt | None = None
+    """Attention heads of a layer, of hidden_size / heads dimensions each; null is the teacher's."""
+    intermediate_size: PositiveInt | None = None
+    """Neurons of a layer's feed-forward part; null is the teacher's."""
 
     @field_validator("layers")
     @classmethod
@@ -272,7 +281,7 @@ class Pipeline(_Section):
     data: DataSource
     """The rows to learn from and to be judged on."""
     student: StudentShape = StudentShape()
-    """Which of the teacher's layers the student starts from."""
+    """What of the teacher the student starts from: which layers, and how wide."""
     baseline: bool = False
     """Also train the same student without the teacher, to see what distillation brought."""
     losses: LossWeights = LossWeights()

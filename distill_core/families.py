@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from distill_core.axes import AXES
 from distill_core.errors import TeacherError
 
 
@@ -17,6 +18,8 @@ class Family:
 
     layers_key: str = "num_hidden_layers"
     width_key: str = "hidden_size"
+    heads_key: str = "num_attention_heads"
+    intermediate_key: str = "intermediate_size"
     position_offset: int = 0
     """Rows of the position embeddings that no token has: RoBERTa's start behind the padding index, 1."""
     attention_maps: tuple[str, str, str] | None = (
@@ -43,8 +46,10 @@ FAMILIES = {
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
     "distilbert": Family(
-        layers_key="n_layers",
-        width_key="dim",
+        "n_layers",
+        "dim",
+        "n_heads",
+        "hidden_dim",
         attention_maps=_maps("attention", "q_lin", "k_lin", "v_lin"),
     ),
     "electra": _PLAIN,
@@ -68,11 +73,29 @@ REFUSED = {
 
 
 @dataclass(frozen=True)
+class Width:
+    """How wide the layers of a model are."""
+
+    hidden_size: int
+    heads: int
+    intermediate_size: int
+    embedding_size: int
+    """Of the embeddings: ELECTRA's may be narrower than its hidden states."""
+
+    @property
+    def head_size(self) -> int:
+        """Dimensions of one attention head."""
+        return self.hidden_size // self.heads
+
+
+@dataclass(frozen=True)
 class Stack:
     """What config.json says of the layers of a model."""
 
     layers: int
     hidden_size: int
+    width: Width | None
+    """None of a family whose students are as wide as their teacher."""
     max_length: int
     """Tokens that the position embeddings reach, the special ones included."""
     shared: bool
@@ -107,10 +130,20 @@ def read_stack(config: Mapping[str, Any], where: str) -> Stack:
     return Stack(
         layers=layers,
         hidden_size=config[family.width_key],
+        width=_width(config, family, where) if config["model_type"] in AXES else None,
         max_length=config["max_position_embeddings"] - family.position_offset,
         shared="num_hidden_groups" in config,
         kinds=_kinds(config, layers),
     )
+
+
+def _width(config: Mapping[str, Any], family: Family, where: str) -> Width:
+    keys = (family.width_key, family.heads_key, family.intermediate_key)
+    for key in keys:
+        if not isinstance(size := config.get(key), int) or size < 1:
+            raise TeacherError(f"{where}/config.json: {key} is {size!r}; accepted: a whole number")
+    hidden_size, heads, intermediate_size = (config[key] for key in keys)
+    return Width(hidden_size, heads, intermediate_size, config.get("embedding_size", hidden_size))
 
 
 def _unlisted(config: Mapping[str, Any], where: str) -> Family:

@@ -1,9 +1,24 @@
 """Which of the teacher's layers the student starts from."""
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
+from math import comb
 
 from distill_core.config import StudentShape
 from distill_core.errors import ConfigError
+
+RULES: dict[str, Callable[[int, int], Sequence[int]]] = {
+    "alternate": lambda n, k: [i * n // k for i in range(k)],
+    "spread": lambda n, k: [round(i * (n - 1) / max(k - 1, 1)) for i in range(k)],
+    "top": lambda n, k: range(n - k, n),
+    "bottom": lambda n, k: range(k),
+}
+"""Table: rule → the layers that it takes, k of n."""
+
+MOST_PICKS = 20
+"""That are tried: of 6 layers all the halves there are, of 12 a draw among 924."""
+_MOST_DRAWS = 1_000
 
 
 def pick_layers(kinds: Sequence[str], shape: StudentShape) -> tuple[int, ...]:
@@ -11,32 +26,69 @@ def pick_layers(kinds: Sequence[str], shape: StudentShape) -> tuple[int, ...]:
 
     alternate takes layer ⌊i·n/k⌋ for the i-th of k: at half the depth one is copied and one
     skipped (Sanh et al. 2019, section 2, "Student initialization"), at the whole depth all are.
-    top and bottom take the last and the first k, which Sun et al. 2019 (arXiv:1908.09355) found
-    worse on average. Where a layer's place decides what it is, the nearest layer of the kind that
-    its place in the student asks for is taken.
+    spread takes round(i·(n − 1) / (k − 1)), evenly from the first to the last: the maximally spaced
+    layers of Shleifer and Rush 2020 (arXiv:2010.13002, "Shrink and Fine-Tune"), 0, 6 and 11 for 3 of
+    12, and the first where there is but one. top and bottom take the last and the first k, which Sun et
+    al. 2019 (arXiv:1908.09355) found worse on average. Where a layer's place decides what it is, the
+    nearest layer of the kind that its place in the student asks for is taken.
 
     Args:
         kinds: the kind of each layer of the teacher, n of them; all equal in most families.
-        shape: the rule, and the number of layers to keep, k; half of n, rounded down, by default.
+        shape: the rule, and the number of layers to keep, k. search is no rule: it has `list_picks`.
 
     Raises:
         ConfigError: a layer that the teacher does not have, or one of another kind than its place.
     """
-    layers = len(kinds)
     if isinstance(shape.layers, tuple):
         _check_explicit(kinds, shape.layers)
         return shape.layers
+    return _by_rule(kinds, shape.layers, count_layers(kinds, shape))
+
+
+def count_layers(kinds: Sequence[str], shape: StudentShape) -> int:
+    """Return the number of layers to keep: half of the teacher's, rounded down, by default.
+
+    Raises:
+        ConfigError: more layers than the teacher has.
+    """
+    if isinstance(shape.layers, tuple):
+        return len(shape.layers)
+    layers = len(kinds)
     count = shape.count or layers // 2
     if count > layers:
         raise ConfigError(
             f"student.count: {count} layers asked, and the teacher has {layers}; accepted: 1 to {layers}"
         )
-    rules = {
-        "alternate": [i * layers // count for i in range(count)],
-        "top": range(layers - count, layers),
-        "bottom": range(count),
-    }
-    return _of_their_kind(kinds, rules[shape.layers])
+    return count
+
+
+def list_picks(kinds: Sequence[str], count: int, seed: int) -> dict[tuple[int, ...], str]:
+    """Return picks to choose from, each with the names of the rules that make it: none, for most.
+
+    All that there are, where these are few; else those of the rules, and others drawn at random.
+
+    Args:
+        kinds: of the teacher's layers.
+        count: how many layers to keep.
+        seed: decides the draws.
+    """
+    picks: dict[tuple[int, ...], str] = {}
+    for rule in RULES:
+        pick = _by_rule(kinds, rule, count)
+        picks[pick] = ", ".join(filter(None, (picks.get(pick), rule)))
+    numbers, draws = range(len(kinds)), random.Random(seed)
+    if comb(len(kinds), count) <= MOST_PICKS:
+        others: Iterable[Sequence[int]] = combinations(numbers, count)
+    else:
+        others = (sorted(draws.sample(numbers, count)) for _ in range(_MOST_DRAWS))
+    for other in others:
+        if len(picks) < MOST_PICKS:
+            picks.setdefault(_of_their_kind(kinds, other), "")
+    return picks
+
+
+def _by_rule(kinds: Sequence[str], rule: str, count: int) -> tuple[int, ...]:
+    return _of_their_kind(kinds, RULES[rule](len(kinds), count))
 
 
 def map_layers(

@@ -110,7 +110,7 @@ def build_report(
         "labels": facts["teacher"]["labels"],
         "teacher": {**facts["teacher"], "metrics": evaluation["teacher"]},
         "student": {
-            **{name: student[name] for name in ("layers", "parameters", "bytes")},
+            **{name: student[name] for name in _START_FACTS if name in student},
             "metrics": evaluation["student"],
         },
         **{name: evaluation[name] for name in _EVALUATION_FACTS},
@@ -127,6 +127,8 @@ def build_report(
     }
 
 
+_START_FACTS = ("layers", "width", "parameters", "bytes", "search")
+"""width of a student narrower than its teacher, search of one whose layers were searched for."""
 _EVALUATION_FACTS = ("retention", "agreement", "difference", "per_class", "confusion")
 _TRAINING_FACTS = (
     "steps",

@@ -1,5 +1,6 @@
 """What a run would do, from the pipeline file, the teacher's headers and the rows alone."""
 
+from dataclasses import asdict
 from typing import Any
 
 from distill_core.config import LossWeights, Pipeline
@@ -7,23 +8,41 @@ from distill_core.dataset import Splits
 from distill_core.errors import ConfigError
 from distill_core.families import FAMILIES
 from distill_core.heads import Head
-from distill_core.layers import map_layers, pick_layers
+from distill_core.layers import count_layers, map_layers, pick_layers
 from distill_core.targets import find_target
 from distill_core.teacher import ModelDescription
+from distill_core.width import count_parameters, pick_width
 
 
-def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...]:
-    """Check the pipeline file against the teacher, and return the layers picked.
+def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] | None:
+    """Check the pipeline file against the teacher, and return the layers picked; None before a search.
 
     Raises:
-        ConfigError: a layer that the teacher does not have, hidden states that cannot be aligned,
-            a loss that this teacher does not allow, texts longer than it reads, or nothing to learn from.
+        ConfigError: a layer or a width that the teacher does not have, hidden states that cannot be
+            aligned, a loss that this teacher does not allow, texts longer than it reads, or nothing
+            to learn from.
+        TeacherError: of a family whose students cannot be narrower, where one is asked for.
     """
     if pipeline.data.max_length > teacher.max_length:
         raise ConfigError(
             f"data.max_length: {pipeline.data.max_length} tokens, and the teacher reads "
             f"{teacher.max_length}; accepted: 1 to {teacher.max_length}"
         )
+    count = count_layers(teacher.stack.kinds, pipeline.student)
+    map_layers(count, teacher.layers, pipeline.losses.hidden_layers)
+    pick_width(teacher, pipeline.student)
+    _check_losses(pipeline, teacher)
+    if pipeline.student.layers != "search":
+        return pick_layers(teacher.stack.kinds, pipeline.student)
+    if teacher.stack.shared:
+        raise ConfigError(
+            "student.layers: search has nothing to find, since the teacher's layers share one set of "
+            "weights; accepted: alternate"
+        )
+    return None
+
+
+def _check_losses(pipeline: Pipeline, teacher: ModelDescription) -> None:
     weights = pipeline.losses
     if not teacher.head.taught_by_labels and (
         pipeline.baseline
@@ -33,12 +52,13 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...]:
             f"{teacher.head.name} are learnt from the teacher alone; accepted: baseline: false, and a weight "
             "for losses.distillation or losses.cosine"
         )
-    layers = pick_layers(teacher.stack.kinds, pipeline.student)
-    map_layers(len(layers), teacher.layers, pipeline.losses.hidden_layers)
-    _check_task_loss(pipeline.losses, teacher.head)
-    if "relation" in pipeline.losses.at(0.0):
+    if pipeline.data.unlabelled is not None and not teacher.head.reads_plain_text:
+        raise ConfigError(
+            f"data.unlabelled: {teacher.head.name} reads no text as it stands; accepted: null"
+        )
+    _check_task_loss(weights, teacher.head)
+    if "relation" in weights.at(0.0):
         _check_relation(teacher)
-    return layers
 
 
 def _check_task_loss(losses: LossWeights, head: Head) -> None:
@@ -75,7 +95,9 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
         ConfigError: the pipeline file does not fit the teacher.
     """
     layers = check_fit(pipeline, teacher)
-    parameters = teacher.parameters - (teacher.layers - len(layers)) * teacher.layer_parameters
+    count = count_layers(teacher.stack.kinds, pipeline.student)
+    width = pick_width(teacher, pipeline.student)
+    parameters = count_parameters(teacher, count, width)
     settings = pipeline.training
     rows = teacher.head.encoded_rows * len(splits.train)
     parts = [len(splits.unlabelled or ()), *[rows] * settings.epochs]
@@ -97,7 +119,13 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
             "evaluation_split": splits.evaluation,
             "notes": list(splits.notes),
         },
-        "student": {"layers": list(layers), "parameters": parameters, "bytes": 4 * parameters},
+        "student": {
+            "layers": "search" if layers is None else list(layers),
+            "count": count,
+            "width": None if width is None else asdict(width),
+            "parameters": parameters,
+            "bytes": 4 * parameters,
+        },
         "steps": min(steps, settings.max_steps or steps),
         "targets": [
             {

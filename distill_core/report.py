@@ -41,7 +41,8 @@ ADVICE = {
     "quantization, if its size will do; or raise gate.quantization_drop.",
     "retention": "Give the student more layers (student.count), more epochs (training.epochs) or "
     "more rows; or lower gate.retention, if this is good enough.",
-    "max_mb": "Fewer layers (student.count) make a smaller file; or raise gate.max_mb.",
+    "max_mb": "Fewer layers (student.count), or narrower ones (student.hidden_size), make a smaller file; "
+    "or raise gate.max_mb.",
     "max_ms": "Fewer layers (student.count) and shorter texts (data.max_length) are faster; or "
     "raise gate.max_ms, which is about the machine of the run.",
 }

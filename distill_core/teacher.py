@@ -2,11 +2,11 @@
 
 import inspect
 import json
-import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +63,18 @@ class ModelDescription:
     layer_prefix: str | None
     """What precedes the layer's number in the names of its tensors; None where layers share them."""
     stack: Stack
-    parameters: int
-    layer_parameters: int
-    """Parameters that one layer less takes away."""
+    shapes: dict[str, tuple[int, ...]]
+    """Of its tensors of floating-point numbers, by name."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(map(prod, self.shapes.values()))
+
+    @property
+    def layer_parameters(self) -> int:
+        """Parameters that one layer less takes away."""
+        return count_layer(self.shapes, self.layer_prefix)
 
     @property
     def layers(self) -> int:
@@ -104,8 +113,7 @@ def describe(folder: Path, task: str = "auto") -> ModelDescription:
     config = _read_config(folder)
     head = find_head(config, task, str(folder)).of_folder(folder)
     stack = read_stack(config, str(folder))
-    shapes = _tensor_shapes(folder)
-    sizes = _count_parameters(shapes, config)
+    shapes = _without_tied(_tensor_shapes(folder), config)
     prefix = None if stack.shared else _find_layers(shapes, stack.layers, folder)
     return ModelDescription(
         folder=folder,
@@ -115,14 +123,15 @@ def describe(folder: Path, task: str = "auto") -> ModelDescription:
         head=head,
         layer_prefix=prefix,
         stack=stack,
-        parameters=sum(sizes.values()),
-        layer_parameters=sum(
-            # Not the first: ModernBERT's has no norm in front, and its students keep it.
-            size
-            for name, size in sizes.items()
-            if prefix and name.startswith(f"{prefix}1.")
-        ),
+        shapes=shapes,
     )
+
+
+def count_layer(shapes: Mapping[str, Sequence[int]], prefix: str | None) -> int:
+    """Return the parameters of one layer; none where all layers are one set of weights."""
+    # Not the first: ModernBERT's has no norm in front, and its students keep it.
+    layer = [shape for name, shape in shapes.items() if prefix and name.startswith(f"{prefix}1.")]
+    return sum(map(prod, layer))
 
 
 def refuse_unsafe(names: Iterable[str], where: str) -> None:
@@ -203,18 +212,18 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def _count_parameters(
+def _without_tied(
     shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
-) -> dict[str, int]:
-    """Return the elements of each tensor; none of a decoder that is the word embeddings once more."""
+) -> dict[str, tuple[int, ...]]:
+    """Return the tensors that count: not a decoder that is the word embeddings once more."""
     tied = config["architectures"][0].endswith("ForMaskedLM")
     tied = tied and config.get("tie_word_embeddings", True)
-    sizes, seen = {}, set()
+    counted: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
-        again = tied and shape[0] == config.get("vocab_size") and shape in seen
-        sizes[name] = 0 if again else math.prod(shape)
-        seen.add(shape)
-    return sizes
+        again = tied and shape[0] == config.get("vocab_size") and shape in counted.values()
+        if not again:
+            counted[name] = shape
+    return counted
 
 
 def _find_layers(names: Iterable[str], layers: int, folder: Path) -> str:

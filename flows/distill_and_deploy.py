@@ -12,10 +12,11 @@ from distill_core.files import taken
 from tasks.baselines import compare_baselines
 from tasks.benchmark import benchmark
 from tasks.caching import prune
-from tasks.distill import distil, initialise_student, train_without_teacher
+from tasks.distill import distil, train_without_teacher
 from tasks.evaluate import evaluate
 from tasks.export import export, quantize
 from tasks.fetch import fetch_teacher, prepare_data
+from tasks.initialise import initialise_student
 from tasks.job import Job
 from tasks.publish import bundle, publish, write_report
 from tasks.tracking import LiveLosses, failing, log_results, open_run
@@ -55,7 +56,7 @@ def _run(job: Job) -> dict[str, Any]:
     data = prepare_data(job, teacher)
     run = open_run(job, teacher, data)
     with failing(run):
-        start = initialise_student(job, teacher)
+        start = initialise_student(job, teacher, data)
         student = distil(job, teacher, start, data, LiveLosses(run))
         evaluation = evaluate(job, teacher, student, data)
         untaught = (

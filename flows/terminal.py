@@ -40,7 +40,7 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         f"  teacher  {teacher['source']}",
         f"           {teacher['architecture']}, {teacher['layers']} layers, "
         f"{teacher['parameters'] / 1e6:.1f}M parameters{labels}",
-        f"  student  layers {student['layers']}, {student['parameters'] / 1e6:.1f}M parameters, "
+        f"  student  {_start(student)}, {student['parameters'] / 1e6:.1f}M parameters, "
         f"{_mb(student['bytes'])} MB in fp32",
         f"  data     {rows}; scored on {data['evaluation_split']}",
         *(f"           {note}" for note in data["notes"]),
@@ -58,6 +58,19 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     )
 
 
+def _start(student: Mapping[str, Any]) -> str:
+    """Say what of the teacher a student starts from."""
+    said = [f"layers {student['layers']}"]
+    if student["layers"] == "search":
+        said = [f"{student['count']} layers, to be searched for"]
+    if student.get("search"):
+        said.append(f"the best of {len(student['search'])} picks")
+    if width := student.get("width"):
+        said += [f"{width['hidden_size']} wide", f"{width['heads']} heads"]
+        said.append(f"{width['intermediate_size']} neurons")
+    return ", ".join(said)
+
+
 def print_lines(*lines: str) -> None:
     """Print plain lines."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
@@ -72,7 +85,7 @@ def print_report(report: Mapping[str, Any]) -> None:
         f"{report['name']}: {verdict}",
         f"  teacher  {metric} {teacher['metrics'][metric]:.4f}, {teacher['layers']} layers, "
         f"{_mb(teacher['bytes'])} MB",
-        f"  student  {metric} {student['metrics'][metric]:.4f}, layers {student['layers']}, "
+        f"  student  {metric} {student['metrics'][metric]:.4f}, {_start(student)}, "
         f"{_mb(student['bytes'])} MB",
         f"  retention {report['retention']:.4f}, agreement {report['agreement']:.4f}, difference "
         f"{difference['difference']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}] "

@@ -1,4 +1,4 @@
-"""Tasks: initialise the student, distil it, and train it without its teacher."""
+"""Tasks: distil the student, and train it without its teacher."""
 
 import json
 import shutil
@@ -10,8 +10,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
-from distill_core.layers import pick_layers
-from distill_core.teacher import describe, load_model
+from distill_core.teacher import load_model
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage, unfinished_folder
 from tasks.job import Job
@@ -20,31 +19,6 @@ from tasks.tracking import LiveLosses
 
 if TYPE_CHECKING:
     from distill_core import step
-
-
-@task(name="initialise student", task_run_name="initialise student", cache_policy=NO_CACHE)
-def initialise_student(job: Job, teacher: Stage) -> State[Stage]:
-    """Copy the picked layers, the embeddings and the head of the teacher."""
-    inputs = {"teacher": teacher.key, **job.pipeline.student.model_dump(mode="json")}
-
-    def build(folder: Path) -> dict[str, Any]:
-        from distill_core.student import build_student, save_model
-
-        description = describe(teacher.folder, job.pipeline.task)
-        layers = pick_layers(description.stack.kinds, job.pipeline.student)
-        student = build_student(load_model(teacher.folder), description.layer_prefix, layers)
-        save_model(student, teacher.folder, folder / MODEL)
-        parameters = describe(folder / MODEL).parameters
-        return {
-            "layers": list(layers),
-            "parameters": parameters,
-            "bytes": 4 * parameters,
-            "share_of_teacher": parameters / description.parameters,
-        }
-
-    stage = run_stage(job.output, "start", inputs, build)
-    publish_facts(job.pipeline.name, stage)
-    return as_state(stage)
 
 
 @task(name="distil", task_run_name="distil", cache_policy=NO_CACHE)
@@ -66,7 +40,7 @@ def distil(job: Job, teacher: Stage, start: Stage, data: Stage, live: LiveLosses
         from distill_core.training import distill
         from tasks.progress import TrainingProgress
 
-        work = _training_job(job, teacher, data)
+        work = training_job(job, teacher, data)
         with TrainingProgress(pipeline.name, work.steps) as progress, live.sending() as tracked:
             trained = distill(
                 load_model(start.folder / MODEL),
@@ -102,7 +76,7 @@ def train_without_teacher(job: Job, teacher: Stage, start: Stage, data: Stage) -
         from distill_core.training import distill
         from tasks.progress import TrainingProgress
 
-        work = replace(_training_job(job, teacher, data), unlabelled=None)
+        work = replace(training_job(job, teacher, data), unlabelled=None)
         with TrainingProgress(f"{pipeline.name}, labels alone", work.steps) as progress:
             trained = distill(load_model(start.folder / MODEL), None, work, progress, scratch)
         save_model(trained.model, teacher.folder, folder / MODEL)
@@ -114,7 +88,8 @@ def train_without_teacher(job: Job, teacher: Stage, start: Stage, data: Stage) -
     return as_state(stage)
 
 
-def _training_job(job: Job, teacher: Stage, data: Stage) -> "step.Job":
+def training_job(job: Job, teacher: Stage, data: Stage) -> "step.Job":
+    """Return all that a training is determined by, apart from the models."""
     from distill_core import step
     from distill_core.batches import open_tokenized
 

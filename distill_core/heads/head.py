@@ -56,6 +56,8 @@ class Head(ABC):
     """Whether the logits are of classes that the config names; `labels` are none otherwise."""
     scored_columns: ClassVar[tuple[str, ...]] = ("label",)
     """Columns of tokenized rows that say what their units should be answered."""
+    reads_plain_text: ClassVar[bool] = True
+    """Whether a text that nobody prepared is something to learn from."""
     taught_by_labels: ClassVar[bool] = True
     """Whether there is something to learn without a teacher."""
     inputs_change: ClassVar[bool] = False

@@ -37,6 +37,7 @@ class MaskedLanguageModelling(Head):
     text_columns = ("text",)
     label_column = None
     has_classes = False
+    reads_plain_text = False
     inputs_change = True
     kind = "a model that fills in masked words"
     tolerance = (

@@ -22,6 +22,7 @@ class MultipleChoice(Head):
     text_columns = ("text", "choices")
     label_column = "label"
     has_classes = False
+    reads_plain_text = False
     kind = "a model that chooses one of several texts"
     reading = (
         "Hand the text and each choice to the tokenizer as a pair, pad all pairs to the longest, and stack "

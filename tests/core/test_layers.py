@@ -1,15 +1,18 @@
 """Which layers are picked."""
 
+from itertools import combinations, pairwise
+from math import comb
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_core.config import LossWeights, StudentShape
 from distill_core.errors import ConfigError
-from distill_core.layers import map_layers, pick_layers
+from distill_core.layers import MOST_PICKS, RULES, list_picks, map_layers, pick_layers
 
 depths = st.integers(2, 48)
-rules = st.sampled_from(["alternate", "top", "bottom"])
+rules = st.sampled_from(["alternate", "spread", "top", "bottom"])
 
 
 def alike(depth: int) -> tuple[str, ...]:
@@ -33,6 +36,9 @@ def test_alternate_copies_one_layer_and_skips_one(depth: int, picked: tuple[int,
         ("top", 2, (10, 11)),
         ("bottom", None, (0, 1, 2, 3, 4, 5)),
         ("bottom", 2, (0, 1)),
+        ("spread", None, (0, 2, 4, 7, 9, 11)),  # as Shleifer and Rush publish it, and the next
+        ("spread", 3, (0, 6, 11)),
+        ("spread", 1, (0,)),
     ],
 )
 def test_a_count_replaces_half_the_depth_of_twelve(
@@ -70,6 +76,46 @@ def test_alternate_starts_at_the_bottom_and_leaves_even_gaps(
     gaps = {later - earlier for earlier, later in zip(picked, (*picked[1:], depth), strict=True)}
     assert picked[0] == 0
     assert max(gaps) - min(gaps) <= 1
+
+
+@given(depths, st.data())
+def test_spread_holds_the_first_and_the_last_layer_and_leaves_even_gaps(
+    depth: int, data: st.DataObject
+) -> None:
+    count = data.draw(st.integers(2, depth))
+    picked = pick_layers(alike(depth), StudentShape(layers="spread", count=count))
+    gaps = {later - earlier for earlier, later in pairwise(picked)}
+    assert (picked[0], picked[-1]) == (0, depth - 1)
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_all_picks_are_tried_where_there_are_few() -> None:
+    picks = list_picks(alike(6), 3, seed=0)
+    assert set(picks) == set(combinations(range(6), 3))
+    rules = {rule: pick for pick, rule in picks.items() if rule}
+    assert rules == {
+        "alternate": (0, 2, 4),
+        "spread": (0, 2, 5),
+        "top": (3, 4, 5),
+        "bottom": (0, 1, 2),
+    }
+
+
+def test_a_pick_that_several_rules_make_is_tried_once_and_names_them_all() -> None:
+    assert list_picks(alike(3), 3, seed=0) == {(0, 1, 2): "alternate, spread, top, bottom"}
+
+
+@given(depths, st.integers(0, 2**32 - 1), st.data())
+def test_picks_to_try_are_those_of_the_rules_and_a_draw_that_the_seed_decides(
+    depth: int, seed: int, data: st.DataObject
+) -> None:
+    count = data.draw(st.integers(1, depth))
+    picks = list_picks(alike(depth), count, seed)
+    assert picks == list_picks(alike(depth), count, seed)
+    assert len(picks) == min(comb(depth, count), MOST_PICKS)
+    for rule in RULES:
+        assert rule in picks[pick_layers(alike(depth), StudentShape(layers=rule, count=count))]
+    assert all(list(pick) == sorted(set(pick)) and pick[-1] < depth for pick in picks)
 
 
 def test_more_layers_than_the_teacher_has_are_refused_with_what_is_accepted() -> None:

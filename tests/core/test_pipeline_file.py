@@ -182,7 +182,11 @@ def test_a_key_like_no_other_lists_those_there_are(tmp_path: Path) -> None:
         ("training: {learning_rate: .inf}", "training.learning_rate", "finite"),
         ("training: {precision: fp8}", "training.precision", "'auto', 'fp32' or 'bf16'"),
         ("training: [1]", "training", "valid dictionary"),
-        ("student: {layers: middle}", "student.layers", "'alternate', 'top' or 'bottom'"),
+        (
+            "student: {layers: middle}",
+            "student.layers",
+            "'alternate', 'spread', 'top', 'bottom' or 'search'",
+        ),
         ("student: {layers: [a]}", "student.layers.0", "valid integer"),
         ("student: {layers: [0, -1]}", "student.layers.1", "greater than or equal to 0"),
         ("student: {layers: [2, 1]}", "student.layers", "rising order"),

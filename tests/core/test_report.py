@@ -232,6 +232,25 @@ def test_verdict_of_a_failed_run_lists_each_failure_with_what_to_do() -> None:
     assert "raise gate.max_mb" in text
 
 
+def test_a_student_that_was_searched_for_or_is_narrower_is_shown_as_one() -> None:
+    report = example_report()
+    plain = text_of(render_html(report, []))
+    assert "Which layers were tried" not in plain
+    assert "Width" not in plain
+    report["student"]["width"] = {
+        "hidden_size": 384, "heads": 6, "intermediate_size": 1536, "embedding_size": 384,
+    }  # fmt: skip
+    tried = {"layers": [0, 1, 5], "rule": "", "steps": 100, "distance": 0.194, "agreement": 0.946}
+    other = {"layers": [0, 2, 4], "rule": "alternate", "steps": 25, "distance": 0.473}
+    report["student"]["search"] = [
+        {**tried, "chosen": True},
+        {**other, "agreement": 0.876, "chosen": False},
+    ]
+    text = text_of(render_html(report, []))
+    assert "Width 384, 6 heads, 1536 neurons a layer" in text
+    assert "0, 1, 5 ✓ 100 0.194 94.6% 0, 2, 4 alternate 25 0.473 87.6%" in text
+
+
 @pytest.mark.parametrize("key", ["retention", "quantization_drop", "max_mb", "max_ms"])
 def test_each_limit_of_the_gate_has_an_advice_that_names_it(key: str) -> None:
     assert f"gate.{key}" in advice(f"{key}: too much")

@@ -163,6 +163,11 @@ IN_TEACHER_OR_DATA = [
         ("student.layers: [0, 4] names layer 4", "accepted: 0 to 3"),
     ),
     Mistake(
+        "heads that do not fill the width",
+        _document(student={"hidden_size": 30}),
+        ("student.hidden_size: 30", "accepted: multiples of 4, up to 32"),
+    ),
+    Mistake(
         "texts too long",
         _document(data={"source": "data", "max_length": 65}),
         ("data.max_length: 65 tokens, and the teacher reads 64", "accepted: 1 to 64"),
