@@ -15,7 +15,7 @@ MASKED_SHARE = 0.15
 """Of the tokens of a text (Devlin et al. 2019, arXiv:1810.04805, section 3.1, "Task #1: Masked LM")."""
 
 MASK, OTHER = 0.8, 0.1
-"""Shares of them that become the mask, and any other token; the rest stay as they are (the same)."""
+"""Shares of these that become the mask token, and any other token; the rest stay as they are (ibid.)."""
 
 
 class MaskedLanguageModelling(Head):
