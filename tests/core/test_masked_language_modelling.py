@@ -1,6 +1,7 @@
 """Masks: which tokens, drawn when; and that only their logits are computed."""
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 from transformers import PreTrainedTokenizerFast
 
-from distill_core.batches import collate, model_inputs, training_batches
+from distill_core.batches import LengthBuckets, collate, model_inputs, row_lengths, training_batches
 from distill_core.config import LossWeights, TrainingSettings
 from distill_core.errors import TeacherError
 from distill_core.evaluation import file_logits, model_logits, read_labels, score
@@ -143,8 +144,9 @@ def test_seed_epoch_and_row_decide_the_masks_to_learn_from(rows: Dataset) -> Non
 
 def test_every_epoch_draws_other_masks_and_the_same_again(rows: Dataset) -> None:
     def labels(seed: int, epoch: int) -> dict[int, list[int]]:
-        batches = training_batches(rows, 8, seed, 0, HEAD.for_training)
-        batches.batch_sampler.set_epoch(epoch)
+        order = LengthBuckets(row_lengths(rows), 8, seed).of_epoch(epoch)
+        drawn = partial(HEAD.for_training, seed=seed, epoch=epoch)
+        batches = training_batches(rows, order, 0, drawn)
         return {
             int(number): label[label != NOT_COUNTED].tolist()
             for batch in batches
@@ -185,12 +187,12 @@ def test_units_are_the_best_token_and_the_surprise_of_the_right_one() -> None:
     logits = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
     label = np.array([NOT_COUNTED, 3, NOT_COUNTED, 6])  # a row of four in a batch of five
     expected = [[logits[n].argmax(), -log_softmax(logits[n])[y]] for n, y in ((1, 3), (3, 6))]
-    assert HEAD.units(logits, label) == pytest.approx(np.array(expected))
-    assert HEAD.units(logits[[1, 3]], label) == pytest.approx(np.array(expected))
+    assert HEAD.units(logits, {"label": label}) == pytest.approx(np.array(expected))
+    assert HEAD.units(logits[[1, 3]], {"label": label}) == pytest.approx(np.array(expected))
 
 
 def test_scores_are_what_counting_gives_by_hand() -> None:
-    labels = HEAD.read_units([[NOT_COUNTED, 5, 6], [7, NOT_COUNTED]])
+    labels = HEAD.read_units({"label": [[NOT_COUNTED, 5, 6], [7, NOT_COUNTED]]})
     assert (labels.values.tolist(), labels.rows.tolist()) == ([5, 6, 7], [0, 0, 1])
     # e^((ln 2 + ln 4 + ln 8) / 3) = 64^(1/3) = 4
     said = np.array([[5, np.log(2)], [9, np.log(4)], [7, np.log(8)]])
@@ -218,7 +220,7 @@ def test_a_model_is_scored_as_torch_scores_it(folder: Path, rows: Dataset) -> No
 def test_what_an_app_must_reproduce_is_a_number_for_each_token() -> None:
     logits = np.log(np.array([[1.0, 3.0], [2.0, 2.0]]))
     assert HEAD.golden(logits) == pytest.approx(np.log([0.75, 0.5]))
-    assert HEAD.answer(logits) == "1 0"
+    assert HEAD.answer(logits, {}) == "1 0"
 
 
 def test_a_student_shares_its_words_with_its_decoder_when_loaded_again(

@@ -82,7 +82,7 @@ def test_the_length_of_a_vector_teaches_nothing_and_labels_do_not_either() -> No
 @given(seeds, st.integers(3, 40))
 def test_with_scores_the_cosines_of_pairs_are_held_against_them(seed: int, pairs: int) -> None:
     said, scores = vectors(seed, pairs), np.round(draw(seed + 2, pairs), 1)
-    labels = MEAN.read_units(np.repeat(scores, 2).tolist())
+    labels = MEAN.read_units({"label": np.repeat(scores, 2).tolist()})
     assert labels.rows.tolist() == sorted([*range(pairs)] * 2)
     found = MEAN.metrics(said, labels)
     cosines = [float(one @ other) for one, other in zip(said[::2], said[1::2], strict=True)]
@@ -95,7 +95,7 @@ def test_with_scores_the_cosines_of_pairs_are_held_against_them(seed: int, pairs
 
 
 def unscored(pairs: int) -> Labels:
-    return MEAN.read_units([float("nan")] * 2 * pairs)
+    return MEAN.read_units({"label": [float("nan")] * 2 * pairs})
 
 
 @given(seeds, st.integers(1, 40))
