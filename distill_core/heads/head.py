@@ -166,7 +166,7 @@ class Head(ABC):
         self,
         model: Any,
         inputs: Mapping[str, Any],
-        labels: Shaped[Any, "batch ..."],
+        labels: Shaped[Any, "batch ..."] | None,
         **options: Any,
     ) -> Any:
         """Return the outputs of a PyTorch model for a batch, in transformers' form.
@@ -174,7 +174,7 @@ class Head(ABC):
         Args:
             model: a PreTrainedModel.
             inputs: what it reads.
-            labels: of the batch; a head that reads few of the logits may have only those computed.
+            labels: of the batch, or None; a head that reads few of the logits may compute those alone.
             options: for the model's own call.
         """
         return model(**inputs, **options)
