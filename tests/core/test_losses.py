@@ -268,5 +268,5 @@ def test_the_values_of_losses_are_in_the_order_of_their_names_and_leave_the_grap
 def test_tests_check_the_shapes_that_annotations_promise() -> None:
     with pytest.raises(jaxtyping.TypeCheckError, match="teacher_logits"):
         soft_target_loss(torch.zeros(2, 3), torch.zeros(2, 4), 1.0)
-    with pytest.raises(jaxtyping.TypeCheckError, match="hidden"):
-        Output(torch.zeros(2, 3), torch.zeros(3, 4, 8))
+    with pytest.raises(jaxtyping.TypeCheckError, match="embeddings"):
+        Output(torch.zeros(2, 3), torch.zeros(2, 4, 1, 8), embeddings=torch.zeros(3, 4, 8))

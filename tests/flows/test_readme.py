@@ -77,7 +77,7 @@ def test_check_prints_the_plan_of_the_real_pipeline():
     done = _run(BIN / "distill-deploy", "check", "deploy/pipelines/sst2.yaml")
     assert done.returncode == 0, done.stderr
     assert "layers [0, 2, 4]" in done.stdout
-    assert "67349 train, 872 validation" in done.stdout
+    assert "66983 train, 872 validation" in done.stdout
 
 
 @needs_real_inputs
