@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -40,6 +40,7 @@ from distill_core.teacher_outputs import KEPT, Ask, TeacherOutputs, fits
 
 WARM_UP_SHARE = 0.1
 _LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 ADVICE = "try a lower training.learning_rate, or training.precision: fp32"
 
 
@@ -141,7 +142,7 @@ class Learner:
         """
         start = time.perf_counter()
         batch = send_to_device(batch, self.accelerator.device)
-        named, total = self._gradients(batch, number)
+        named, total = self._within_memory(lambda: self._gradients(batch, number))
         if not math.isfinite(total):
             parts = ", ".join(f"{name} {value:.4g}" for name, value in named.items())
             raise TrainingError(f"step {number}: the loss is {total} ({parts}); {ADVICE}")
@@ -172,11 +173,11 @@ class Learner:
         self.projections.load_state_dict(state["projections"])
         self.rows_at_once = state["rows_at_once"]
 
-    def _gradients(self, batch: Batch, number: int) -> tuple[dict[str, float], float]:
-        """Compute the gradients of a batch, and return its losses by name and their weighted sum."""
+    def _within_memory(self, work: Callable[[], T]) -> T:
+        """Do what goes through at most `rows_at_once` rows at a time; fewer, where memory runs out."""
         while True:
             try:
-                return self._accumulate(batch, number)
+                return work()
             except (RuntimeError, MemoryError) as error:
                 if self.rows_at_once == 1 or not _out_of_memory(error):
                     raise
@@ -184,8 +185,12 @@ class Learner:
             self.rows_at_once = -(-self.rows_at_once // 2)
             _LOG.warning("out of memory: from here on %d rows at once", self.rows_at_once)
 
-    def _accumulate(self, batch: Batch, number: int) -> tuple[dict[str, float], float]:
-        """Let the parts of a batch that are this process's add their gradients, and all processes."""
+    def _gradients(self, batch: Batch, number: int) -> tuple[dict[str, float], float]:
+        """Add up the gradients of a batch, part by part and over all processes.
+
+        Returns:
+            Its losses by name, and their weighted sum.
+        """
         place = self.accelerator.process_index, self.accelerator.num_processes
         precision = self.precision.precision
         sums: Tensor | float = 0.0
@@ -238,7 +243,8 @@ class Learner:
 
     def _choose_precision(self) -> PrecisionChoice:
         """Return the same choice on all processes."""
-        choice = choose_precision(self.job.settings.precision, self._trial_step())
+        setting = self.job.settings.precision
+        choice = self._within_memory(lambda: choose_precision(setting, self._trial_step()))
         return broadcast_object_list([choice])[0]  # type: ignore[no-any-return]
 
     def _trial_step(self) -> Callable[[Precision], None]:
