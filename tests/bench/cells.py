@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.harness import ROOT, Cell
+from tests.bench.teachers import SHARED
 
 WORK = ROOT / "runs" / "bench"
 COMMAND = Path(sys.executable).with_name("distill-deploy")
 SST2 = ROOT / "deploy" / "pipelines" / "sst2.yaml"
-SHARED = ROOT.parent / "shared"
 
 
 def run_pipeline(arguments: list[str], output: Path) -> dict[str, Any]:

@@ -1,32 +1,14 @@
 """What a student keeps of its teacher on public tasks, and what the teacher brought."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.bench.teachers import SHARED, TASKS, teacher_of
+from tests.bench.teachers import TASKS, print_validation, teacher_of, tokenized
 
-
-@dataclass(frozen=True)
-class Setting:
-    """One way of training a student."""
-
-    losses: Mapping[str, Any] = field(default_factory=dict)
-    """Keys of the pipeline file's `losses`."""
-    layers: str = "alternate"
-    taught: bool = True
-    """Whether the teacher speaks, or the labels alone."""
-    unlabelled: str | None = None
-    """A data set of `shared/data` whose training texts are read too."""
-
-
-SETTINGS = {
-    "default": Setting(),
-    "labels-alone": Setting(taught=False),
-}
+SETTINGS = {"default": True, "labels-alone": False}
+"""Table: setting → whether the teacher speaks."""
 
 
 def planned() -> list[tuple[str, str, int]]:
@@ -42,62 +24,35 @@ def measure_retention(name: str, setting: str, seed: int) -> dict[str, Any]:
         setting: a row of `SETTINGS`.
         seed: of the training.
     """
-    from distill_core.batches import open_tokenized, tokenize
-    from distill_core.config import (
-        Columns,
-        DataSource,
-        LossWeights,
-        StudentShape,
-        TrainingSettings,
-    )
-    from distill_core.dataset import read_dataset
+    from distill_core.config import LossWeights, StudentShape, TrainingSettings
     from distill_core.evaluation import evaluate, model_logits, read_labels
     from distill_core.layers import pick_layers
     from distill_core.step import Job
     from distill_core.student import build_student
-    from distill_core.teacher import describe, load_model, load_tokenizer
+    from distill_core.teacher import describe, load_model
     from distill_core.training import distill
 
-    task, way = TASKS[name], SETTINGS[setting]
-    seen = describe(teacher_of(name))
+    seen, epochs = describe(teacher_of(name)), TASKS[name].epochs
     teacher = load_model(seen.folder)
-    layers = pick_layers(seen.stack.kinds, StudentShape(layers=way.layers))
+    layers = pick_layers(seen.stack.kinds, StudentShape())
     start = build_student(teacher, seen.layer_prefix, layers)
-    training = TrainingSettings(epochs=task.epochs, seed=seed, patience=task.epochs)
-    source = DataSource(
-        source=str(SHARED / "data" / name),
-        columns=Columns(**task.columns),
-        unlabelled=way.unlabelled and str(SHARED / "data" / way.unlabelled / "train.parquet"),
-    )
+    settings = TrainingSettings(epochs=epochs, seed=seed, patience=epochs)
     with TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        splits = read_dataset(source, seen.head, seed)
-        tokenize(splits, seen.head, load_tokenizer(seen.folder), 128, folder / "rows")
-        rows = open_tokenized(folder / "rows")
-        job = Job(
-            rows["train"],
-            rows["validation"],
-            seen.head,
-            LossWeights(**way.losses),
-            training,
-            rows.get("unlabelled") if way.taught else None,
-        )
+        rows = tokenized(name, seen.head, seen.folder, Path(scratch))
+        job = Job(rows["train"], rows["validation"], seen.head, LossWeights(), settings)
+        taught_by = teacher if SETTINGS[setting] else None
         begin = time.perf_counter()
-        trained = distill(start, teacher if way.taught else None, job, _print_epoch, folder)
+        trained = distill(start, taught_by, job, print_validation, Path(scratch))
         minutes = (time.perf_counter() - begin) / 60
-        scored = rows[splits.evaluation]
-        logits = [model_logits(model, seen.head, scored) for model in (teacher, trained.model)]
-        facts = evaluate(seen.head, *logits, read_labels(seen.head, scored), seed)
+        logits = [
+            model_logits(model, seen.head, rows["test"]) for model in (teacher, trained.model)
+        ]
+        facts = evaluate(seen.head, *logits, read_labels(seen.head, rows["test"]), seed)
+    kept = ("main_metric", "rows", "retention", "agreement", "teacher", "student", "difference")
     return {
-        **{key: facts[key] for key in ("main_metric", "rows", "retention", "agreement")},
-        **{key: facts[key] for key in ("teacher", "student", "difference")},
+        **{key: facts[key] for key in kept},
         "layers": list(layers),
-        "split": splits.evaluation,
+        "split": "test",
         "minutes": minutes,
         "training": trained.summary(),
     }
-
-
-def _print_epoch(record: Any) -> None:
-    if hasattr(record, "metrics"):
-        print(f"  epoch {record.epoch}: {record.metrics}", flush=True)

@@ -74,13 +74,10 @@ def _fine_tune(name: str, folder: Path) -> None:
     import torch
     import transformers
 
-    from distill_core.batches import open_tokenized, tokenize
-    from distill_core.config import Columns, DataSource, LossWeights, TrainingSettings
-    from distill_core.dataset import read_dataset
+    from distill_core.config import LossWeights, TrainingSettings
     from distill_core.heads import HEADS
     from distill_core.step import Job
     from distill_core.student import save_model
-    from distill_core.teacher import load_tokenizer
     from distill_core.training import distill
 
     task = TASKS[name]
@@ -96,15 +93,26 @@ def _fine_tune(name: str, folder: Path) -> None:
     )
     settings = TrainingSettings(epochs=task.teacher_epochs, patience=task.teacher_epochs)
     with TemporaryDirectory() as scratch:
-        source = DataSource(source=str(SHARED / "data" / name), columns=Columns(**task.columns))
-        rows_in = Path(scratch) / "rows"
-        tokenize(read_dataset(source, head, seed=0), head, load_tokenizer(BASE), 128, rows_in)
-        rows = open_tokenized(rows_in)
+        rows = tokenized(name, head, BASE, Path(scratch))
         job = Job(rows["train"], rows["validation"], head, LossWeights(), settings)
-        trained = distill(start, None, job, _print_validation)
+        trained = distill(start, None, job, print_validation)
     save_model(trained.model, BASE, folder)
 
 
-def _print_validation(record: Any) -> None:
+def tokenized(name: str, head: Any, model: Path, scratch: Path) -> Any:
+    """Return the splits of a task as a model reads them, mapped into memory from a folder."""
+    from distill_core.batches import open_tokenized, tokenize
+    from distill_core.config import Columns, DataSource
+    from distill_core.dataset import read_dataset
+    from distill_core.teacher import load_tokenizer
+
+    columns = Columns(**TASKS[name].columns)
+    splits = read_dataset(DataSource(source=str(SHARED / "data" / name), columns=columns), head, 0)
+    tokenize(splits, head, load_tokenizer(model), 128, scratch / "rows")
+    return open_tokenized(scratch / "rows")
+
+
+def print_validation(record: Any) -> None:
+    """Print a validation; steps are not."""
     if hasattr(record, "metrics"):
-        print(f"  teacher, epoch {record.epoch}: {record.metrics}", flush=True)
+        print(f"  epoch {record.epoch}: {record.metrics}", flush=True)
