@@ -1,6 +1,7 @@
 """Rows and a fitted teacher, made once for the tests of training, evaluation and batches."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import DatasetDict
@@ -14,7 +15,7 @@ from distill_core.export import export_onnx, signature
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import quantize
 from distill_core.step import Job
-from distill_core.student import save_model
+from distill_core.student import build_student, save_model
 from distill_core.targets import INT8_REDUCED, OPSET, TARGETS
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.training import distill
@@ -95,3 +96,25 @@ def bundle(
     (folder / "bundle").mkdir()
     assemble(artifact, origin, [("The film was good",), ("a dull plot",)], folder / "bundle")
     return folder / "bundle"
+
+
+@pytest.fixture
+def student(fitted_teacher: PreTrainedModel) -> PreTrainedModel:
+    return build_student(fitted_teacher, "bert.encoder.layer.", (2, 3))
+
+
+@pytest.fixture
+def job(rows: DatasetDict, head: SequenceClassification) -> Any:
+    """Make a job on the sentiment rows: 15 batches of 8 an epoch, unless told otherwise."""
+
+    def make(weights: LossWeights | None = None, **settings: Any) -> Job:
+        chosen = {"batch_size": 8, "precision": "fp32", "epochs": 1} | settings
+        return Job(
+            train=rows["train"],
+            validation=rows["validation"],
+            head=head,
+            weights=weights or LossWeights(),
+            settings=TrainingSettings(**chosen),
+        )
+
+    return make

@@ -8,42 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import DatasetDict
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distill_core.config import LossWeights, TrainingSettings
+from distill_core.config import LossWeights
 from distill_core.errors import TrainingError
 from distill_core.evaluation import model_logits, read_labels, score
-from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.optimization import automatic_learning_rate
 from distill_core.soft_targets import soft_target_loss
 from distill_core.step import Job, StepRecord
-from distill_core.student import build_student
 from distill_core.teacher import load_model
 from distill_core.training import EpochRecord, Trained, distill
-
-
-@pytest.fixture
-def student(fitted_teacher: PreTrainedModel) -> PreTrainedModel:
-    return build_student(fitted_teacher, "bert.encoder.layer.", (2, 3))
-
-
-@pytest.fixture
-def job(rows: DatasetDict, head: SequenceClassification) -> Any:
-    """Make a job on the sentiment rows: 15 batches of 8 an epoch, unless told otherwise."""
-
-    def make(weights: LossWeights | None = None, **settings: Any) -> Job:
-        chosen = {"batch_size": 8, "precision": "fp32", "epochs": 1} | settings
-        return Job(
-            train=rows["train"],
-            validation=rows["validation"],
-            head=head,
-            weights=weights or LossWeights(),
-            settings=TrainingSettings(**chosen),
-        )
-
-    return make
 
 
 def run(student: PreTrainedModel, teacher: PreTrainedModel | None, job: Job) -> Trained:

@@ -7,35 +7,14 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from datasets import DatasetDict
 from transformers import PreTrainedModel
 
 from distill_core.batches import collate
-from distill_core.config import LOSSES, RECORDED, LossWeights, TrainingSettings
+from distill_core.config import LOSSES, RECORDED, LossWeights
 from distill_core.errors import ConfigError
-from distill_core.heads.sequence_classification import SequenceClassification
-from distill_core.step import Job, Learner
-from distill_core.student import build_student
+from distill_core.step import Learner
 from tests.core.family_models import narrow
 from tests.core.test_training import distance, equal, run, without_dropout
-
-
-@pytest.fixture
-def student(fitted_teacher: PreTrainedModel) -> PreTrainedModel:
-    return build_student(fitted_teacher, "bert.encoder.layer.", (2, 3))
-
-
-@pytest.fixture
-def job(rows: DatasetDict, head: SequenceClassification) -> Any:
-    """Make a job on the sentiment rows: 15 batches of 8 an epoch."""
-
-    def make(weights: LossWeights | None = None, **settings: Any) -> Job:
-        chosen = TrainingSettings(
-            **({"batch_size": 8, "precision": "fp32", "epochs": 1} | settings)
-        )
-        return Job(rows["train"], rows["validation"], head, weights or LossWeights(), chosen)
-
-    return make
 
 
 @pytest.mark.parametrize(
