@@ -135,6 +135,7 @@ _TRAINING_FACTS = (
     "epochs",
     "best_epoch",
     "precision",
+    "attention",
     "step_ms",
     "training_s",
     "teacher_outputs_kept",

@@ -1,10 +1,9 @@
 """The distillation step: what is learnt from one batch."""
 
-import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -26,6 +25,16 @@ from distill_core.forward import run_model
 from distill_core.heads import Head
 from distill_core.layers import map_layers
 from distill_core.losses import WHOLE, Losses, Output, Pair, combine, reads, task_only
+from distill_core.mode import (
+    Mode,
+    ModeChoice,
+    Precision,
+    attention_of,
+    autocast,
+    choose_mode,
+    modes,
+    with_attention,
+)
 from distill_core.objective import build_objective
 from distill_core.optimization import (
     MAX_GRADIENT_NORM,
@@ -34,7 +43,6 @@ from distill_core.optimization import (
     clip_gradients,
 )
 from distill_core.parts import parts_of_process, sum_gradients
-from distill_core.precision import Precision, PrecisionChoice, autocast, choose_precision
 from distill_core.projections import Projections
 from distill_core.teacher_outputs import KEPT, Ask, TeacherOutputs, fits
 
@@ -99,40 +107,52 @@ class Learner:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        student: PreTrainedModel,
         teacher: PreTrainedModel | None,
         job: Job,
         accelerator: Accelerator,
         keep_in: Path | None = None,
+        choice: ModeChoice | None = None,
     ) -> None:
-        """Build the optimizers, and choose the precision by timing steps on some training rows."""
-        self.model = model
+        """Build the optimizers, and choose the mode by timing steps on some training rows.
+
+        Args:
+            student: where to start from; a copy learns.
+            teacher: None where the labels alone teach.
+            job: what is to be learnt.
+            accelerator: knows the device and the processes.
+            keep_in: a folder for the teacher's outputs; None keeps none.
+            choice: of the same job in an earlier process; None times the modes.
+        """
         self.job = job
+        self.dropout = teacher is None
         self.accelerator = accelerator
         self.rows_at_once = job.settings.rows_at_once or job.settings.batch_size
-        self.objective = build_objective(job.head, job.weights, job.train, model, teacher)
+        self.objective = build_objective(job.head, job.weights, job.train, student, teacher)
         self.reads = frozenset() if teacher is None else reads(job.weights)
-        self.width = (teacher or model).config.hidden_size
-        projections = Projections(model.config.hidden_size, self.width, self.reads)
+        self.width = (teacher or student).config.hidden_size
+        projections = Projections(student.config.hidden_size, self.width, self.reads)
         self.projections = projections.to(accelerator.device)
+        depth = student.config.num_hidden_layers
+        their_depth = depth if teacher is None else teacher.config.num_hidden_layers
+        pairs = map_layers(depth, their_depth, job.weights.hidden_layers)
+        self.aligned, self._their_layers = zip(*pairs, strict=True)
+        self.choice = choice or self._choose_mode(student, teacher)
+        self.model, self.ask_student = self._student(student, self.choice.mode)
+        self.ask_teacher = self._teacher(teacher, self.choice.mode)
+        if self.ask_teacher is not None and keep_in is not None:
+            with accelerator.main_process_first():
+                self.ask_teacher = self._keep_outputs(self.ask_teacher, keep_in)
         setting = job.settings.learning_rate
-        rate = automatic_learning_rate(model.config.hidden_size) if setting == "auto" else setting
-        self.optimizers = build_optimizers(model, rate, self.projections.parameters())
+        rate = (
+            automatic_learning_rate(self.model.config.hidden_size) if setting == "auto" else setting
+        )
+        self.optimizers = build_optimizers(self.model, rate, self.projections.parameters())
         warm_up = math.ceil(WARM_UP_SHARE * job.steps)
         self.schedules = [
             get_linear_schedule_with_warmup(optimizer, warm_up, job.steps)
             for optimizer in self.optimizers
         ]
-        depth = model.config.num_hidden_layers
-        their_depth = depth if teacher is None else teacher.config.num_hidden_layers
-        pairs = map_layers(depth, their_depth, job.weights.hidden_layers)
-        self.aligned, theirs = zip(*pairs, strict=True)
-        self.teachers = _in_precisions(teacher, job, theirs, self.reads, accelerator.device)
-        self.precision = self._choose_precision()
-        self.ask_teacher = self.teachers.get(self.precision.precision)
-        if self.ask_teacher is not None and keep_in is not None:
-            with accelerator.main_process_first():
-                self.ask_teacher = self._keep_outputs(self.ask_teacher, keep_in)
 
     def step(self, batch: Batch, number: int) -> StepRecord:
         """Learn from one batch.
@@ -181,7 +201,6 @@ class Learner:
             except (RuntimeError, MemoryError) as error:
                 if self.rows_at_once == 1 or not _out_of_memory(error):
                     raise
-            self._forget_gradients()
             self.rows_at_once = -(-self.rows_at_once // 2)
             _LOG.warning("out of memory: from here on %d rows at once", self.rows_at_once)
 
@@ -191,11 +210,11 @@ class Learner:
         Returns:
             Its losses by name, and their weighted sum.
         """
+        self._forget_gradients()  # of a try that ran out of memory
         place = self.accelerator.process_index, self.accelerator.num_processes
-        precision = self.precision.precision
         sums: Tensor | float = 0.0
         for part, portion in parts_of_process(batch, self.job.head, self.rows_at_once, *place):
-            losses = self._losses(part, precision, self.ask_teacher, number, portion)
+            losses = self._losses(self.ask_student, self.ask_teacher, part, number, portion)
             self.accelerator.backward(losses.total)
             sums = sums + losses.values()
         sum_gradients(self._parameters(), self.accelerator)
@@ -204,14 +223,13 @@ class Learner:
 
     def _losses(
         self,
-        batch: Batch,
-        precision: Precision,
+        ask_student: Ask,
         ask_teacher: Ask | None,
+        batch: Batch,
         number: int = 1,
         portion: Mapping[str, float] = WHOLE,
     ) -> Losses:
-        with autocast(precision, self.accelerator.device):
-            student = run_model(self.model, self.job.head, batch, self.aligned, self.reads)
+        student = ask_student(batch)
         if ask_teacher is None:
             return task_only(student, batch["labels"], self.objective, portion)
         said = self.projections(student), ask_teacher(batch)
@@ -241,61 +259,64 @@ class Learner:
             return ask_teacher
         return TeacherOutputs(ask_teacher, lengths, shape, folder, embeddings)
 
-    def _choose_precision(self) -> PrecisionChoice:
+    def _choose_mode(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> ModeChoice:
         """Return the same choice on all processes."""
-        setting = self.job.settings.precision
-        choice = self._within_memory(lambda: choose_precision(setting, self._trial_step()))
+        device = self.accelerator.device
+        candidates = modes(self.job.settings.precision, attention_of(student), device)
+        if len(candidates) == 1:
+            return ModeChoice(candidates[0])
+        steps = {mode: self._trial_step(student, teacher, mode) for mode in candidates}
+        choice = self._within_memory(lambda: choose_mode(steps))
         return broadcast_object_list([choice])[0]  # type: ignore[no-any-return]
 
-    def _trial_step(self) -> Callable[[Precision], None]:
-        """Return a step that leaves no trace in the model, on the rows at the start of the data."""
-        rows = [self.job.train[i] for i in range(min(self.rows_at_once, len(self.job.train)))]
-        batch = collate(rows, self.model.config.pad_token_id)
-        batch = send_to_device(batch, self.accelerator.device)
+    def _trial_step(
+        self, student: PreTrainedModel, teacher: PreTrainedModel | None, mode: Mode
+    ) -> Callable[[], None]:
+        """Return a step in a mode, on the rows at the start of the data."""
+        model, ask_student = self._student(student, mode)
+        ask_teacher = self._teacher(teacher, mode)
 
-        def step(precision: Precision) -> None:
-            self._losses(batch, precision, self.teachers.get(precision)).total.backward()
-            self._forget_gradients()
+        def step() -> None:
+            model.zero_grad()
+            self.projections.zero_grad()
+            rows = [self.job.train[i] for i in range(min(self.rows_at_once, len(self.job.train)))]
+            batch = collate(rows, student.config.pad_token_id)
+            batch = send_to_device(batch, self.accelerator.device)
+            self._losses(ask_student, ask_teacher, batch).total.backward()
 
         return step
+
+    def _student(self, student: PreTrainedModel, mode: Mode) -> tuple[PreTrainedModel, Ask]:
+        """Return a copy that learns, and what asks it.
+
+        Dropout keeps a model from learning labels by heart; beside a teacher, whose answers tell
+        more than labels do, a student so small only learns less.
+        """
+        model = with_attention(student, mode.attention).to(self.accelerator.device)
+        return model.train(self.dropout), partial(self._student_output, model, mode.precision)
+
+    def _student_output(self, model: PreTrainedModel, precision: Precision, batch: Batch) -> Output:
+        with autocast(precision, self.accelerator.device):
+            return run_model(model, self.job.head, batch, self.aligned, self.reads)
+
+    def _teacher(self, teacher: PreTrainedModel | None, mode: Mode) -> Ask | None:
+        """Return what asks a frozen copy of the teacher.
+
+        In bf16 its weights are narrowed once, not at every step as autocast would.
+        """
+        if teacher is None:
+            return None
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[mode.precision]
+        frozen = with_attention(teacher, mode.attention).to(self.accelerator.device, dtype)
+        return partial(self._teacher_output, frozen.eval().requires_grad_(False))
+
+    def _teacher_output(self, teacher: PreTrainedModel, batch: Batch) -> Output:
+        with torch.no_grad():
+            return run_model(teacher, self.job.head, batch, self._their_layers, self.reads)
 
 
 def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or should_reduce_batch_size(error)
-
-
-def _in_precisions(
-    teacher: PreTrainedModel | None,
-    job: Job,
-    layers: Sequence[int],
-    reads: Set[str],
-    device: torch.device,
-) -> dict[Precision, Ask]:
-    """Return what asks a frozen copy of the teacher, for each precision it may run in.
-
-    In bf16 its weights are narrowed once, not at every step as autocast would.
-    """
-    if teacher is None:
-        return {}
-    types: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    return {
-        precision: partial(
-            _ask,
-            copy.deepcopy(teacher).to(device, dtype).eval().requires_grad_(False),
-            job.head,
-            layers,
-            reads,
-        )
-        for precision, dtype in types.items()
-        if job.settings.precision in ("auto", precision)
-    }
-
-
-def _ask(
-    teacher: PreTrainedModel, head: Head, layers: Sequence[int], reads: Set[str], batch: Batch
-) -> Output:
-    with torch.no_grad():
-        return run_model(teacher, head, batch, layers, reads)
 
 
 def now_ms() -> int:

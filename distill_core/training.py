@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,8 +19,7 @@ from distill_core.batches import Batch, LengthBuckets, row_lengths, training_bat
 from distill_core.checkpoint import Checkpoint
 from distill_core.errors import TrainingError
 from distill_core.evaluation import model_logits, read_labels, score
-from distill_core.optimization import word_embeddings
-from distill_core.precision import PrecisionChoice
+from distill_core.mode import Mode, ModeChoice
 from distill_core.step import ADVICE, Job, Learner, StepRecord, now_ms
 from distill_core.teacher_outputs import TeacherOutputs
 
@@ -42,7 +41,7 @@ class Trained:
 
     model: PreTrainedModel
     """With the weights of its best epoch, in fp32 and eval mode."""
-    precision: PrecisionChoice
+    choice: ModeChoice
     kept_outputs: bool
     """Whether the teacher ran in the first epoch alone."""
     steps: list[StepRecord] = field(default_factory=list)
@@ -56,8 +55,9 @@ class Trained:
             "steps": len(self.steps),
             "epochs": [asdict(record) for record in self.epochs],
             "best_epoch": best.epoch,
-            "precision": self.precision.precision,
-            "step_ms": self.precision.step_ms,
+            "precision": self.choice.mode.precision,
+            "attention": self.choice.mode.attention,
+            "step_ms": self.choice.step_ms,
             "teacher_outputs_kept": self.kept_outputs,
             "training_s": round(seconds, 1),
         }
@@ -118,18 +118,16 @@ class _Run:
     ) -> None:
         self.checkpoint = None if scratch is None else Checkpoint(scratch / "checkpoint.pt")
         found = self.checkpoint.read() if self.checkpoint else None
-        self.job = job if found is None else _as_it_began(job, found)
+        self.job = job
         self.accelerator = Accelerator()
         self._writes = self.accelerator.is_main_process
-        # Dropout keeps a model from learning labels by heart; beside a teacher, whose answers tell
-        # more than labels do, a student so small only learns less.
-        self.dropout = teacher is None
-        self.model = copy.deepcopy(student).to(self.accelerator.device).train(self.dropout)
         keep_in = scratch if found is None or found["kept_outputs"] else None
-        self.learner = Learner(self.model, teacher, self.job, self.accelerator, keep_in)
-        set_seed(job.settings.seed)  # after the timing of precisions, which draws dropout masks too
+        choice = None if found is None else ModeChoice(Mode(*found["mode"]), found["step_ms"])
+        self.learner = Learner(student, teacher, job, self.accelerator, keep_in, choice)
+        self.model = self.learner.model
+        set_seed(job.settings.seed)  # after the timing of modes, which draws dropout masks too
         kept_outputs = isinstance(self.learner.ask_teacher, TeacherOutputs)
-        self.trained = Trained(self.model, self.learner.precision, kept_outputs)
+        self.trained = Trained(copy.deepcopy(student), self.learner.choice, kept_outputs)
         self.best_state: dict[str, Tensor] = {}
         if found is not None:
             self._restore(found)
@@ -148,9 +146,8 @@ class _Run:
                 listen(self.trained.epochs[-1])
             if self._gave_up():
                 break
-        self.model.load_state_dict(self.best_state)
-        word_embeddings(self.model).sparse = False
-        self.model.eval()
+        self.trained.model.to(self.accelerator.device).load_state_dict(self.best_state)
+        self.trained.model.eval()
         return self.trained
 
     def _epochs(self) -> Iterator[tuple[int, Iterable[Batch]]]:
@@ -179,7 +176,7 @@ class _Run:
 
     def _validate(self, epoch: int) -> None:
         validation = _validate(self.model, self.job, epoch, self.trained)
-        self.model.train(self.dropout)
+        self.model.train(self.learner.dropout)
         if validation.best:
             self.best_state = {n: tensor.clone() for n, tensor in self.model.state_dict().items()}
         self.trained.epochs.append(validation)
@@ -197,7 +194,8 @@ class _Run:
             "best": self.best_state,
             "learner": self.learner.state_dict(),
             "kept_outputs": self.trained.kept_outputs,
-            "precision": asdict(self.trained.precision),
+            "mode": tuple(self.trained.choice.mode),
+            "step_ms": self.trained.choice.step_ms,
             "steps": [asdict(record) for record in self.trained.steps],
             "epochs": [asdict(record) for record in self.trained.epochs],
             "random": torch.get_rng_state(),
@@ -207,16 +205,9 @@ class _Run:
         self.model.load_state_dict(state["model"])
         self.best_state = state["best"]
         self.learner.load_state_dict(state["learner"])
-        self.trained.precision = PrecisionChoice(**state["precision"])
         self.trained.steps = [StepRecord(**record) for record in state["steps"]]
         self.trained.epochs = [EpochRecord(**record) for record in state["epochs"]]
         torch.set_rng_state(state["random"])
-
-
-def _as_it_began(job: Job, state: dict[str, Any]) -> Job:
-    """Return a job in the precision that its first steps were taken in: timing chooses once."""
-    precision = state["precision"]["precision"]
-    return replace(job, settings=job.settings.model_copy(update={"precision": precision}))
 
 
 def _validate(model: PreTrainedModel, job: Job, epoch: int, trained: Trained) -> EpochRecord:

@@ -56,7 +56,7 @@ _TRAINING = (
     "focal",
     "soft_targets",
     "optimization",
-    "precision",
+    "mode",
     "batches",
     "families",
     "heads",

@@ -146,7 +146,7 @@ def ours(work: Work) -> Trained:
     settings = TrainingSettings(epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE)
     job = Job(work.train, work.validation, work.head, LossWeights(), settings)
     trained = distill(work.start, work.teacher, job, listen, work.scratch)
-    return trained.model, ends[0], {"precision": trained.precision.precision}
+    return trained.model, ends[0], {"precision": trained.choice.mode.name}
 
 
 def plain_trainer(work: Work) -> Trained:

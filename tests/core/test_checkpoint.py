@@ -76,7 +76,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(
     assert [record.metrics for record in rest.epochs] == [r.metrics for r in whole.epochs]
 
 
-def test_a_training_that_chose_its_precision_by_time_goes_on_in_it(
+def test_a_training_that_chose_its_mode_by_time_goes_on_in_it(
     fitted_teacher: PreTrainedModel, job: Job, tmp_path: Path
 ) -> None:
     timed = replace(job, settings=job.settings.model_copy(update={"precision": "auto"}))
@@ -86,8 +86,8 @@ def test_a_training_that_chose_its_precision_by_time_goes_on_in_it(
     state = Checkpoint(tmp_path / "checkpoint.pt").read()
     assert state is not None
     rest = train(timed, fitted_teacher, start, tmp_path)
-    assert rest.precision.precision == state["precision"]["precision"]
-    assert rest.precision.step_ms == state["precision"]["step_ms"] != {}
+    assert rest.choice.mode == state["mode"]
+    assert rest.choice.step_ms == state["step_ms"] != {}
 
 
 def test_a_checkpoint_is_whole_or_the_one_before(tmp_path: Path) -> None:

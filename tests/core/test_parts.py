@@ -112,7 +112,7 @@ def test_where_memory_runs_out_fewer_rows_go_at_once_and_it_is_said(
     ]
     same_losses(trained, whole)
     timed = replace(job, settings=job.settings.model_copy(update={"precision": "auto"}))
-    assert train(timed, fitted_teacher, start).precision.step_ms  # it ran out while being timed
+    assert train(timed, fitted_teacher, start).choice.step_ms  # it ran out while being timed
 
 
 def test_an_error_that_is_not_of_memory_is_not_taken_for_one(

@@ -120,7 +120,7 @@ def example_report(classes: int = 2) -> dict[str, Any]:
             ],
             "best_epoch": 2,
             "precision": "bf16",
-            "step_ms": {"fp32": 1420.0, "bf16": 812.0},
+            "step_ms": {"fp32, sdpa attention": 1420.0, "bf16, sdpa attention": 812.0},
             "training_s": 5127.6,
             "learning_rate": 5e-5,
         },

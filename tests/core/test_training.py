@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from distill_core.config import LossWeights
 from distill_core.errors import TrainingError
 from distill_core.evaluation import model_logits, read_labels, score
+from distill_core.mode import with_attention
 from distill_core.optimization import automatic_learning_rate
 from distill_core.soft_targets import soft_target_loss
 from distill_core.step import Job, StepRecord
@@ -254,13 +255,18 @@ def test_steps_and_validations_are_told_as_they_happen(
     assert all(record.rows_per_s > 0 for record in steps)
 
 
-def test_the_automatic_precision_is_timed_and_leaves_no_trace_in_the_weights(
+def test_the_mode_is_timed_and_leaves_no_trace_in_the_weights(
     student: PreTrainedModel, fitted_teacher: PreTrainedModel, job: Any
 ) -> None:
     chosen = run(student, fitted_teacher, job(precision="auto", max_steps=4))
-    assert set(chosen.precision.step_ms) == {"fp32", "bf16"}
-    told = run(student, fitted_teacher, job(precision=chosen.precision.precision, max_steps=4))
-    assert equal(chosen.model.state_dict(), told.model.state_dict())
+    names = {"fp32, sdpa attention", "bf16, sdpa attention", "bf16, eager attention"}
+    assert set(chosen.choice.step_ms) == names
+    mode = chosen.choice.mode
+    start = with_attention(student, mode.attention)
+    told = run(start, fitted_teacher, job(precision=mode.precision, max_steps=4))
+    assert (told.choice.mode.precision, told.model.dtype) == (mode.precision, torch.float32)
+    if told.choice.mode == mode:
+        assert equal(chosen.model.state_dict(), told.model.state_dict())
 
 
 def test_a_summary_holds_the_facts_of_the_training(
