@@ -1,11 +1,13 @@
 """Read a data set and check every row of it, before anything is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, List
+from jaxtyping import Shaped
 
 from distill_core.columns import labelled_splits, missing_column
 from distill_core.config import DataSource
@@ -18,6 +20,8 @@ from distill_core.unlabelled import read_unlabelled
 VALIDATION_SHARE = 0.1
 MOST_VALIDATION_ROWS = 5_000
 """A tenth of a large train split would only make every epoch's validation slow."""
+
+_LABELS_A_PIECE = 100_000
 
 
 _HOLDS = {"tokens": "lists of words", "choices": "lists of texts"}
@@ -109,7 +113,7 @@ def _check_split(
             raise DataError(missing_column(where, key, named[key], rows.column_names))
     if len(rows) == 0:
         raise DataError(f"{where}: has no rows")
-    labels = _named_labels(rows, named[label_key], head) if label_key else []
+    labels = _NamedLabels(rows, named[label_key], head) if label_key else ()
     if name == "test" and labels and all(label == -1 for label in labels):
         return None
     table = {}
@@ -118,7 +122,9 @@ def _check_split(
         _check_texts(table[key], f"{where}: column {named[key]}", _HOLDS.get(key, "text"))
     if label_key:
         numbers = head.read_labels(labels, f"{where}: column {named[label_key]}")
-        table[label_key] = pa.array(list(numbers))
+        table[label_key] = pa.array(
+            numbers if isinstance(numbers, np.ndarray) and numbers.ndim == 1 else list(numbers)
+        )
     checked = Dataset(pa.table(table))
     head.check_rows(checked, named, where)
     return checked
@@ -139,22 +145,34 @@ def _check_texts(texts: pa.ChunkedArray, where: str, wanted: str) -> None:
         )
 
 
-def _named_labels(rows: Dataset, column: str, head: Head) -> list[Any]:
-    """Return labels as they stand; a ClassLabel's numbers become names, since the teacher may number
-    its classes in another order. Where either side has no names but numbers, the numbers hold."""
-    feature = rows.features[column]
-    values: list[Any] = rows.data.column(column).to_pylist()
-    several = isinstance(feature, List)
-    feature = feature.feature if several else feature
-    if not isinstance(feature, ClassLabel) or _nameless(feature.names) or _nameless(head.labels):
-        return values
+class _NamedLabels(Collection[Any]):
+    """Labels as they stand, read piece by piece; a ClassLabel's numbers become names, since the
+    teacher may number its classes in another order. Where either side has no names but numbers,
+    the numbers hold."""
 
-    def name_of(value: int | None) -> Any:
-        return value if value is None or value < 0 else feature.int2str(value)
+    def __init__(self, rows: Dataset, column: str, head: Head) -> None:
+        self._column = rows.data.column(column)
+        feature = rows.features[column]
+        self._several = isinstance(feature, List)
+        feature = feature.feature if self._several else feature
+        named = isinstance(feature, ClassLabel) and not _nameless(feature.names)
+        self._names = feature.names if named and not _nameless(head.labels) else None
 
-    return [
-        [name_of(one) for one in value or ()] if several else name_of(value) for value in values
-    ]
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __contains__(self, label: object) -> bool:
+        return any(label == other for other in self)
+
+    def __iter__(self) -> Iterator[Any]:
+        for start in range(0, len(self), _LABELS_A_PIECE):
+            for value in self._column.slice(start, _LABELS_A_PIECE).to_pylist():
+                yield (
+                    [self._name(one) for one in value or ()] if self._several else self._name(value)
+                )
+
+    def _name(self, value: Any) -> Any:
+        return value if self._names is None or value is None or value < 0 else self._names[value]
 
 
 def _nameless(names: Sequence[str]) -> bool:
@@ -166,11 +184,11 @@ def _split_off_validation(train: Dataset, seed: int) -> tuple[dict[str, Dataset]
     from sklearn.model_selection import train_test_split
 
     classes = _classes(train)
-    least = 1 if classes is None else len(set(classes))  # one row of each class
+    least = 1 if classes is None else len(np.unique(classes))  # one row of each class
     size = min(max(int(len(train) * VALIDATION_SHARE), least), MOST_VALIDATION_ROWS)
     try:
         kept, held_out = train_test_split(
-            range(len(train)), test_size=size, random_state=seed, stratify=classes
+            np.arange(len(train)), test_size=size, random_state=seed, stratify=classes
         )
     except ValueError as error:
         raise DataError(
@@ -178,16 +196,16 @@ def _split_off_validation(train: Dataset, seed: int) -> tuple[dict[str, Dataset]
         ) from None
     note = f"no validation split: {size} of {len(train)} train rows were held out with seed {seed}"
     return {
-        "train": train.select(sorted(kept)),
-        "validation": train.select(sorted(held_out)),
+        "train": train.select(np.sort(kept)),
+        "validation": train.select(np.sort(held_out)),
     }, note
 
 
-def _classes(rows: Dataset) -> list[int] | None:
+def _classes(rows: Dataset) -> Shaped[np.ndarray, " rows"] | None:
     """Return the class of each row, if it has one."""
     if "label" not in rows.column_names or not pa.types.is_integer(
         rows.data.schema.field("label").type
     ):
         return None
-    classes: list[int] = rows["label"][:]  # not of `data`, which has rows that were dropped, too
-    return classes
+    # Not of `data`, which has rows that were dropped, too.
+    return np.asarray(rows.with_format("numpy")["label"][:])

@@ -1,7 +1,7 @@
 """What every head tells the rest of the house."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -93,7 +93,7 @@ class Head(ABC):
         return self
 
     @abstractmethod
-    def read_labels(self, values: Sequence[Any], where: str) -> NDArray[Any] | list[Any]:
+    def read_labels(self, values: Collection[Any], where: str) -> NDArray[Any] | list[Any]:
         """Check a column of labels, and turn classes into numbers.
 
         Args:

@@ -1,6 +1,6 @@
 """The words behind masks, as BERT was pretrained: no labels but the text itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,9 +55,9 @@ class MaskedLanguageModelling(Head):
         """Whatever the config says of problems and labels: there are none."""
         return True
 
-    def read_labels(self, values: Sequence[Any], where: str) -> NDArray[Any]:
+    def read_labels(self, values: Collection[Any], where: str) -> NDArray[Any]:
         """Return them as they are; no column of labels is read."""
-        return np.asarray(values)
+        return np.asarray(list(values))
 
     def encode(
         self, rows: Mapping[str, list[Any]], tokenizer: Any, max_length: int

@@ -1,6 +1,6 @@
 """Any number of labels for each text, or for each pair of texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ class MultiLabelClassification(TextHead):
         """What the config says; a model cannot be told from one of single labels otherwise."""
         return problem_type == "multi_label_classification"
 
-    def read_labels(self, values: Sequence[Any], where: str) -> NDArray[np.float32]:
+    def read_labels(self, values: Collection[Any], where: str) -> NDArray[np.float32]:
         """Turn lists of names or numbers of classes into 0 and 1 for each class."""
         numbers = {name: number for number, name in enumerate(self.labels)}
         labels = np.zeros((len(values), len(self.labels)), dtype=np.float32)

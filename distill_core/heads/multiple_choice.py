@@ -1,6 +1,6 @@
 """Which of several texts goes with a text: the right ending, the right answer."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ class MultipleChoice(Head):
         """Whatever the config says of problems and labels, which are about classes."""
         return True
 
-    def read_labels(self, values: Sequence[Any], where: str) -> NDArray[np.int64]:
+    def read_labels(self, values: Collection[Any], where: str) -> NDArray[np.int64]:
         """Check that labels are whole numbers from 0."""
         for row, value in enumerate(values):
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -42,7 +42,7 @@ class MultipleChoice(Head):
                     f"{where}: row {row} has the label {value!r}; accepted: the number of the right choice, "
                     "from 0"
                 )
-        return np.asarray(values, dtype=np.int64)
+        return np.fromiter(values, np.int64, len(values))
 
     def check_rows(
         self, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str | None], where: str

@@ -1,6 +1,6 @@
 """The span of a context that answers a question, if there is one, as SQuAD asks for it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ class QuestionAnswering(Head):
         """Whatever the config says of problems and labels, which are about classes."""
         return True
 
-    def read_labels(self, values: Sequence[Any], where: str) -> list[dict[str, list[Any]]]:
+    def read_labels(self, values: Collection[Any], where: str) -> list[dict[str, list[Any]]]:
         """Check that answers are texts with their places, and that some question has one."""
         for row, value in enumerate(values):
             if not _are_answers(value):

@@ -1,7 +1,7 @@
 """A score for each text, or for each pair of texts, such as how alike they are."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,13 +25,13 @@ class Regression(TextHead):
         """One output, as transformers takes it too."""
         return problem_type in (None, "regression") and labels == 1
 
-    def read_labels(self, values: Sequence[Any], where: str) -> NDArray[np.float32]:
+    def read_labels(self, values: Collection[Any], where: str) -> NDArray[np.float32]:
         """Check that every label is a number, and that they are not all one."""
         for row, value in enumerate(values):
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not math.isfinite(value):
                 raise DataError(f"{where}: row {row} has {value!r}; accepted: a number")
-        labels = np.asarray(values, dtype=np.float32)
+        labels = np.fromiter(values, np.float32, len(values))
         if len(np.unique(labels)) < 2:
             raise DataError(f"{where}: all rows have one score, so there is nothing to tell apart")
         return labels

@@ -1,6 +1,6 @@
 """A vector for each text, near those of texts that mean the same."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class SentenceEmbeddings(Head):
         """
         return replace(self, pooling=read_pooling(folder) or "mean")
 
-    def read_labels(self, values: Sequence[Any], where: str) -> NDArray[np.float32]:
+    def read_labels(self, values: Collection[Any], where: str) -> NDArray[np.float32]:
         """Check that every label is a number, and that they are not all one."""
         return _SCORES.read_labels(values, where)
 

@@ -1,6 +1,6 @@
 """One label for each text, or for each pair of texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ class SequenceClassification(TextHead):
         """Several labels, of which one is right."""
         return problem_type in (None, "single_label_classification") and labels > 1
 
-    def read_labels(self, values: Sequence[Any], where: str) -> NDArray[np.int64]:
+    def read_labels(self, values: Collection[Any], where: str) -> NDArray[np.int64]:
         """Turn whole numbers from 0, or names of classes, into class numbers."""
         numbers = {name: number for number, name in enumerate(self.labels)}
         labels = np.empty(len(values), dtype=np.int64)

@@ -1,6 +1,6 @@
 """A label for each word: named entities and the like."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -37,7 +37,7 @@ class TokenClassification(Head):
         """Whatever the config says of problems, which is about texts."""
         return labels > 1
 
-    def read_labels(self, values: Sequence[Any], where: str) -> list[list[int]]:
+    def read_labels(self, values: Collection[Any], where: str) -> list[list[int]]:
         """Turn lists of numbers or names of classes into class numbers."""
         numbers = {name: number for number, name in enumerate(self.labels)}
         return [

@@ -92,6 +92,7 @@ def second_run() -> Mapping[str, Any]:
 
 def _cells() -> list[Cell]:
     from tests.bench.retention import measure_retention, planned
+    from tests.bench.scale import SIZES, measure_scale
     from tests.bench.schemes import SCHEMES, measure_scheme
     from tests.bench.speed import measure_speed
 
@@ -119,6 +120,17 @@ def _cells() -> list[Cell]:
                 partial(measure_retention, task, setting, seed),
             )
             for task, setting, seed in planned()
+        ),
+        *(
+            Cell(
+                "scale",
+                "bert-4x64",
+                "generated",
+                f"{rows}-rows",
+                0,
+                partial(measure_scale, SHARED / "models" / minilm, rows),
+            )
+            for rows in SIZES
         ),
         Cell(
             "speed",

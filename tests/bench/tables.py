@@ -146,6 +146,24 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
             ),
         ),
     ),
+    "scale": (
+        "Rows that are read, tokenized and distilled once (a random BERT of 4 layers of 64 to 2, fp32, one "
+        "teacher's vocabulary): the most memory that the process owned, mapped files aside, and time a row. "
+        "The rate of training is the median of the first and of the last tenth of the steps.",
+        (
+            ("rows", _figure("rows", "{:,}")),
+            *(
+                column
+                for phase in ("reading", "tokenizing", "training")
+                for column in (
+                    (f"{phase}: MB", _figure(f"phases.{phase}.mb", "{:.0f}")),
+                    ("µs a row", _figure(f"phases.{phase}.us_a_row", "{:.1f}")),
+                )
+            ),
+            ("rows/s at first", _figure("first_rows_per_s", "{:.0f}")),
+            ("at last", _figure("last_rows_per_s", "{:.0f}")),
+        ),
+    ),
     "schemes": (
         "Ways of quantizing the main job's student (seed 0), ours above optimum's own presets: flips are "
         "rows answered otherwise than by the fp32 student; speed beside its fp32 ONNX file, interleaved, "
