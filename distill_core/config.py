@@ -213,8 +213,9 @@ class TrainingSettings(_Section):
     """The peak, reached after a tenth of the steps; auto follows the model's width."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Decides the order of rows and the validation split."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto times both on this machine and takes bf16 only where it is clearly faster."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto times them on this machine, fp16 on GPUs alone, and takes another than fp32 only where it is
+    clearly faster."""
     keep_outputs_gb: NonNegativeFloat = 8.0
     """Most disk (10^9 bytes) for the teacher's outputs, so that it runs in the first epoch alone."""
     patience: PositiveInt = 2

@@ -16,6 +16,7 @@ from accelerate.utils import broadcast_object_list, send_to_device
 from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from distill_core.batches import Batch, collate, row_lengths
@@ -26,6 +27,7 @@ from distill_core.heads import Head
 from distill_core.layers import map_layers
 from distill_core.losses import WHOLE, Losses, Output, Pair, combine, reads, task_only
 from distill_core.mode import (
+    DTYPES,
     Mode,
     ModeChoice,
     Precision,
@@ -47,6 +49,10 @@ from distill_core.projections import Projections
 from distill_core.teacher_outputs import KEPT, Ask, TeacherOutputs, fits
 
 WARM_UP_SHARE = 0.1
+
+FIRST_LOSS_SCALE = 2.0**10
+"""Of fp16, whose smallest gradients would vanish; it is doubled and halved as the steps need it."""
+
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 ADVICE = "try a lower training.learning_rate, or training.precision: fp32"
@@ -153,6 +159,8 @@ class Learner:
             get_linear_schedule_with_warmup(optimizer, warm_up, job.steps)
             for optimizer in self.optimizers
         ]
+        fp16 = self.choice.mode.precision == "fp16"
+        self.scaler = GradScaler(accelerator.device.type, FIRST_LOSS_SCALE, enabled=fp16)
 
     def step(self, batch: Batch, number: int) -> StepRecord:
         """Learn from one batch.
@@ -166,11 +174,14 @@ class Learner:
         if not math.isfinite(total):
             parts = ", ".join(f"{name} {value:.4g}" for name, value in named.items())
             raise TrainingError(f"step {number}: the loss is {total} ({parts}); {ADVICE}")
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
         clip_gradients(self._parameters(), MAX_GRADIENT_NORM)
         rate = self.schedules[0].get_last_lr()[0]
         for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
-            optimizer.step()
+            self.scaler.step(optimizer)
             schedule.step()
+        self.scaler.update()
         self._forget_gradients()
         rows_per_s = len(batch["input_ids"]) / (time.perf_counter() - start)
         epoch = self.job.epoch_of(number)
@@ -182,6 +193,7 @@ class Learner:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedules": [schedule.state_dict() for schedule in self.schedules],
             "projections": self.projections.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "rows_at_once": self.rows_at_once,
         }
 
@@ -191,6 +203,7 @@ class Learner:
             for part, value in zip(parts, state[name], strict=True):
                 part.load_state_dict(value)
         self.projections.load_state_dict(state["projections"])
+        self.scaler.load_state_dict(state["scaler"])
         self.rows_at_once = state["rows_at_once"]
 
     def _within_memory(self, work: Callable[[], T]) -> T:
@@ -215,7 +228,7 @@ class Learner:
         sums: Tensor | float = 0.0
         for part, portion in parts_of_process(batch, self.job.head, self.rows_at_once, *place):
             losses = self._losses(self.ask_student, self.ask_teacher, part, number, portion)
-            self.accelerator.backward(losses.total)
+            self.accelerator.backward(self.scaler.scale(losses.total))
             sums = sums + losses.values()
         sum_gradients(self._parameters(), self.accelerator)
         *named, total = self.accelerator.reduce(sums, "sum").tolist()
@@ -302,11 +315,11 @@ class Learner:
     def _teacher(self, teacher: PreTrainedModel | None, mode: Mode) -> Ask | None:
         """Return what asks a frozen copy of the teacher.
 
-        In bf16 its weights are narrowed once, not at every step as autocast would.
+        In bf16 and fp16 its weights are narrowed once, not at every step as autocast would.
         """
         if teacher is None:
             return None
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[mode.precision]
+        dtype = DTYPES[mode.precision]
         frozen = with_attention(teacher, mode.attention).to(self.accelerator.device, dtype)
         return partial(self._teacher_output, frozen.eval().requires_grad_(False))
 

@@ -56,7 +56,7 @@ def test_the_first_step_of_each_mode_is_not_timed() -> None:
 def test_plain_attention_is_tried_in_bf16_on_a_cpu_alone() -> None:
     assert modes("auto", "sdpa", CPU) == [FP32, BF16, EAGER]
     assert modes("bf16", "sdpa", CPU) == [BF16, EAGER]
-    assert modes("auto", "sdpa", GPU) == [FP32, BF16]
+    assert modes("auto", "sdpa", GPU) == [FP32, BF16, Mode("fp16", "sdpa")]
     assert modes("fp32", "sdpa", CPU) == [FP32]
     assert modes("auto", "eager", CPU) == [Mode("fp32", "eager"), EAGER]
 
@@ -75,7 +75,8 @@ def test_a_copy_with_other_attention_answers_alike(fitted_teacher: PreTrainedMod
 
 
 @pytest.mark.parametrize(
-    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+    ("precision", "dtype"),
+    [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
 )
 def test_a_product_is_computed_in_the_precision_of_its_context(
     precision: Precision, dtype: torch.dtype

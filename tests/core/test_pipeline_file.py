@@ -180,7 +180,7 @@ def test_a_key_like_no_other_lists_those_there_are(tmp_path: Path) -> None:
         ("training: {seed: 4294967296}", "training.seed", "less than 4294967296"),
         ("training: {learning_rate: fast}", "training.learning_rate", "valid number"),
         ("training: {learning_rate: .inf}", "training.learning_rate", "finite"),
-        ("training: {precision: fp8}", "training.precision", "'auto', 'fp32' or 'bf16'"),
+        ("training: {precision: fp8}", "training.precision", "'auto', 'fp32', 'bf16' or 'fp16'"),
         ("training: [1]", "training", "valid dictionary"),
         (
             "student: {layers: middle}",

@@ -108,6 +108,29 @@ def test_a_trained_model_is_ready_to_answer(
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
+def test_fp16_learns_what_fp32_learns(
+    student: PreTrainedModel, fitted_teacher: PreTrainedModel, job: Any
+) -> None:
+    in_fp32, in_fp16 = (
+        run(student, fitted_teacher, job(max_steps=15, precision=precision)).steps
+        for precision in ("fp32", "fp16")
+    )
+    assert in_fp16[-1].total < 0.9 * in_fp16[0].total
+    assert in_fp16[-1].total == pytest.approx(in_fp32[-1].total, rel=0.02)
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler:UserWarning")
+def test_a_step_whose_gradients_overflow_fp16_is_left_out(
+    student: PreTrainedModel,
+    fitted_teacher: PreTrainedModel,
+    job: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps = job(max_steps=3, precision="fp16")
+    monkeypatch.setattr("distill_core.step.FIRST_LOSS_SCALE", 2.0**60)  # halved at each overflow
+    assert equal(run(student, fitted_teacher, steps).model.state_dict(), student.state_dict())
+
+
 @pytest.mark.parametrize(("max_steps", "epochs"), [(1, [1]), (15, [15]), (20, [15, 20])])
 def test_max_steps_ends_the_training_wherever_it_is_and_validates_there(
     student: PreTrainedModel, job: Any, max_steps: int, epochs: list[int]

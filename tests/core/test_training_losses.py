@@ -138,9 +138,10 @@ def test_every_loss_is_a_number_in_bf16_too(
     student: PreTrainedModel, fitted_teacher: PreTrainedModel, job: Any
 ) -> None:
     everything = LossWeights(**dict.fromkeys(LOSSES, 1.0), hidden_layers="uniform")
-    fp32, bf16 = (
+    fp32, bf16, fp16 = (
         run(student, fitted_teacher, job(everything, max_steps=1, precision=precision)).steps[0]
-        for precision in ("fp32", "bf16")
+        for precision in ("fp32", "bf16", "fp16")
     )
+    assert fp16.losses == pytest.approx(fp32.losses, rel=0.02, abs=0.005)
     assert bf16.losses == pytest.approx(fp32.losses, rel=0.1, abs=0.02)
     assert bf16.losses != fp32.losses
