@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict, load_from_disk
+from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
 from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -25,6 +25,9 @@ Batch = Mapping[str, Tensor]
 tokens" where a row is several sequences; `labels`, by row, or by token with -100 where none counts,
 and not there of unlabelled rows; `rows`, the number of each row."""
 
+Augment = Callable[[Dataset, str], Dataset]
+"""Returns more rows, without labels, made of tokenized ones, in an Arrow file."""
+
 ForTraining = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Returns a row as it is learnt from in an epoch; `Head.for_training`."""
 
@@ -33,7 +36,12 @@ _WINDOW_BATCHES = 50
 
 
 def tokenize(
-    splits: Splits, head: Head, tokenizer: PreTrainedTokenizerFast, max_length: int, folder: Path
+    splits: Splits,
+    head: Head,
+    tokenizer: PreTrainedTokenizerFast,
+    max_length: int,
+    folder: Path,
+    augment: Augment | None = None,
 ) -> None:
     """Write every split with its token ids to a folder that `open_tokenized` maps into memory.
 
@@ -43,6 +51,7 @@ def tokenize(
         tokenizer: the teacher's.
         max_length: longer texts are cut to this many tokens, the special ones included.
         folder: where the Arrow files go.
+        augment: makes more unlabelled rows of train; None makes none.
     """
 
     def encode(rows: Mapping[str, list[Any]]) -> dict[str, Any]:
@@ -52,7 +61,7 @@ def tokenize(
         return _with_lengths(tokenizer(rows["text"], truncation=True, max_length=max_length))
 
     with TemporaryDirectory(dir=folder.parent) as scratch:
-        DatasetDict(
+        tokenized = DatasetDict(
             {
                 name: rows.map(
                     encode_unlabelled if name == "unlabelled" else encode,
@@ -63,7 +72,12 @@ def tokenize(
                 )
                 for name, rows in splits.named().items()
             }
-        ).save_to_disk(folder)
+        )
+        if augment is not None:
+            more = augment(tokenized["train"], f"{scratch}/augmented.arrow")
+            given = [tokenized["unlabelled"]] if "unlabelled" in tokenized else []
+            tokenized["unlabelled"] = concatenate_datasets([*given, more])
+        tokenized.save_to_disk(folder)
 
 
 def _with_lengths(encoded: Mapping[str, list[Any]]) -> dict[str, Any]:

@@ -80,6 +80,9 @@ class DataSource(_Section):
     """Which columns hold what."""
     unlabelled: str | None = None
     """More text of any kind, a file with one example a line or a column: only the teacher speaks on it."""
+    augment: NonNegativeInt = 0
+    """Copies of each training text with some words replaced by words alike: only the teacher speaks on
+    them. TinyBERT, whose recipe this is, had 20."""
     max_length: PositiveInt = 128
     """Longer texts are cut to this many tokens, the special ones included; for masked language modelling
     they are divided, and nothing is lost."""

@@ -52,10 +52,12 @@ def _check_losses(pipeline: Pipeline, teacher: ModelDescription) -> None:
             f"{teacher.head.name} are learnt from the teacher alone; accepted: baseline: false, and a weight "
             "for losses.distillation or losses.cosine"
         )
-    if pipeline.data.unlabelled is not None and not teacher.head.reads_plain_text:
-        raise ConfigError(
-            f"data.unlabelled: {teacher.head.name} reads no text as it stands; accepted: null"
-        )
+    for name, accepted in (("unlabelled", None), ("augment", 0)):
+        if getattr(pipeline.data, name) != accepted and not teacher.head.reads_plain_text:
+            raise ConfigError(
+                f"data.{name}: {teacher.head.name} reads no text as it stands; accepted: "
+                f"{'null' if accepted is None else accepted}"
+            )
     _check_task_loss(weights, teacher.head)
     if "relation" in weights.at(0.0):
         _check_relation(teacher)
@@ -100,7 +102,8 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
     parameters = count_parameters(teacher, count, width)
     settings = pipeline.training
     rows = teacher.head.encoded_rows * len(splits.train)
-    parts = [len(splits.unlabelled or ()), *[rows] * settings.epochs]
+    unlabelled = len(splits.unlabelled or ()) + rows * pipeline.data.augment
+    parts = [unlabelled, *[rows] * settings.epochs]
     steps = sum(-(-part // settings.batch_size) for part in parts)
     return {
         "name": pipeline.name,

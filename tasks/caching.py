@@ -66,7 +66,16 @@ STAGES = {
     "embedded": Code(("embedded", *_TRAINING), (*_TORCH, "accelerate", "numpy", "scikit-learn")),
     "teacher": Code(("teacher", "families", "heads", "pooling")),
     "data": Code(
-        ("data_files", "columns", "dataset", "unlabelled", "duplicates", "batches", "heads"),
+        (
+            "data_files",
+            "columns",
+            "dataset",
+            "unlabelled",
+            "augmentation",
+            "duplicates",
+            "batches",
+            "heads",
+        ),
         ("datasets", "tokenizers", "scikit-learn"),
     ),
     "start": Code(

@@ -1,6 +1,7 @@
 """Tasks: fetch the teacher, and prepare the data."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +14,7 @@ from prefect.states import State
 from distill_core.errors import SourceUnreachable
 from distill_core.files import copy_tree
 from distill_core.plan import check_fit
-from distill_core.teacher import ModelDescription, load_tokenizer
+from distill_core.teacher import ModelDescription, load_model, load_tokenizer
 from tasks import sources
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
@@ -99,6 +100,7 @@ def prepare_data(job: Job, teacher: Stage) -> State[Stage]:
         "teacher": teacher.key,
         "columns": source.columns.model_dump(),
         "config": source.config,
+        "augment": source.augment,
         "max_length": source.max_length,
         "seed": job.pipeline.training.seed,
     }
@@ -109,7 +111,8 @@ def prepare_data(job: Job, teacher: Stage) -> State[Stage]:
 
         head, tokenizer = head_of(teacher), load_tokenizer(teacher.folder)
         splits = read_dataset(source, head, job.pipeline.training.seed)
-        tokenize(splits, head, tokenizer, source.max_length, folder / ROWS)
+        more = _augmentation(job, teacher, tokenizer) if source.augment else None
+        tokenize(splits, head, tokenizer, source.max_length, folder / ROWS, more)
         return {
             "fingerprint": inputs["fingerprint"],
             "rows": {name: len(rows) for name, rows in splits.named().items()},
@@ -121,3 +124,15 @@ def prepare_data(job: Job, teacher: Stage) -> State[Stage]:
     stage = replace(stage, facts={"source": source.source, **stage.facts})
     publish_facts(job.pipeline.name, stage)
     return as_state(stage)
+
+
+def _augmentation(job: Job, teacher: Stage, tokenizer: Any) -> Any:
+    from distill_core.augmentation import augment
+
+    return partial(
+        augment,
+        embeddings=load_model(teacher.folder).get_input_embeddings().weight,
+        tokenizer=tokenizer,
+        copies=job.pipeline.data.augment,
+        seed=job.pipeline.training.seed,
+    )

@@ -1,15 +1,18 @@
 """Text that nobody labelled: how it is read, and what a student learns of it."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from distill_core.augmentation import augment
 from distill_core.batches import open_tokenized, tokenize
 from distill_core.config import DataSource, LossWeights, TrainingSettings
 from distill_core.dataset import Splits, read_dataset
@@ -96,6 +99,25 @@ def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     a, b, c = (unlabelled_fingerprint(source_of(tmp_path, f"{name}.txt")) for name in "abc")
     assert a == b != c
     assert unlabelled_fingerprint(DataSource(source=str(tmp_path))) is None
+
+
+def test_augmented_rows_follow_the_unlabelled_ones(
+    splits: Splits, tiny_bert: Path, tmp_path: Path
+) -> None:
+    few = replace(
+        splits,
+        train=splits.train.select(range(16)),
+        unlabelled=Dataset(pa.table({"text": sorted(TEXTS)[:5]})),
+    )
+    tokenizer, vectors = load_tokenizer(tiny_bert), torch.randn(4000, 8)
+    more = partial(augment, embeddings=vectors, tokenizer=tokenizer, copies=2, seed=0)
+    tokenize(few, HEAD, tokenizer, 32, tmp_path / "rows", more)
+    rows = open_tokenized(tmp_path / "rows")
+    assert len(rows["unlabelled"]) == 5 + 2 * 16
+    assert "label" not in rows["unlabelled"].column_names
+    assert rows["unlabelled"]["length"][5:21] == rows["train"]["length"][:]
+    tokenize(replace(few, unlabelled=None), HEAD, tokenizer, 32, tmp_path / "alone", more)
+    assert len(open_tokenized(tmp_path / "alone")["unlabelled"]) == 2 * 16
 
 
 @pytest.fixture
