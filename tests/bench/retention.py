@@ -5,23 +5,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests.bench.recipes import ALONE, DEFAULT, RECIPES, write_unlabelled
 from tests.bench.teachers import TASKS, print_validation, teacher_of, tokenized
-
-SETTINGS = {"default": True, "labels-alone": False}
-"""Table: setting → whether the teacher speaks."""
 
 
 def planned() -> list[tuple[str, str, int]]:
-    """Return the task, setting and seed of each cell, the first seed of all tasks first."""
-    return [(task, setting, seed) for seed in (0, 1, 2) for task in TASKS for setting in SETTINGS]
+    """Return the task, recipe and seed of each cell, what matters most first."""
+    return [
+        *((task, DEFAULT, seed) for seed in (0, 1, 2) for task in TASKS),
+        *((task, ALONE, 0) for task in TASKS),
+        *(("wnut17", recipe, seed) for seed in (0, 1, 2) for recipe in RECIPES),
+    ]
 
 
-def measure_retention(name: str, setting: str, seed: int) -> dict[str, Any]:
+def measure_retention(name: str, recipe: str, seed: int) -> dict[str, Any]:
     """Train a student of half the depth, and score it on rows that nothing was chosen on.
 
     Args:
         name: a row of `TASKS`.
-        setting: a row of `SETTINGS`.
+        recipe: a row of `RECIPES`.
         seed: of the training.
     """
     from distill_core.config import LossWeights, StudentShape, TrainingSettings
@@ -32,17 +34,27 @@ def measure_retention(name: str, setting: str, seed: int) -> dict[str, Any]:
     from distill_core.teacher import describe, load_model
     from distill_core.training import distill
 
-    seen, epochs = describe(teacher_of(name)), TASKS[name].epochs
+    seen, epochs, way = describe(teacher_of(name)), TASKS[name].epochs, RECIPES[recipe]
     teacher = load_model(seen.folder)
-    layers = pick_layers(seen.stack.kinds, StudentShape())
+    layers = pick_layers(seen.stack.kinds, StudentShape(**way.student))
     start = build_student(teacher, seen.layer_prefix, layers)
-    settings = TrainingSettings(epochs=epochs, seed=seed, patience=epochs)
-    with TemporaryDirectory() as scratch:
-        rows = tokenized(name, seen.head, seen.folder, Path(scratch))
-        job = Job(rows["train"], rows["validation"], seen.head, LossWeights(), settings)
-        taught_by = teacher if SETTINGS[setting] else None
+    told = {"epochs": epochs, "seed": seed, "patience": epochs, **way.training}
+    with TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        more = scratch / "unlabelled.txt" if way.unlabelled else None
+        if more is not None:
+            write_unlabelled(more, name)
+        rows = tokenized(name, seen.head, seen.folder, scratch, more)
+        job = Job(
+            rows["train"],
+            rows["validation"],
+            seen.head,
+            LossWeights(**way.losses),
+            TrainingSettings(**told),
+            rows.get("unlabelled"),
+        )
         begin = time.perf_counter()
-        trained = distill(start, taught_by, job, print_validation, Path(scratch))
+        trained = distill(start, teacher if way.taught else None, job, print_validation, scratch)
         minutes = (time.perf_counter() - begin) / 60
         logits = [
             model_logits(model, seen.head, rows["test"]) for model in (teacher, trained.model)

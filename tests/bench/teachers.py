@@ -99,7 +99,9 @@ def _fine_tune(name: str, folder: Path) -> None:
     save_model(trained.model, BASE, folder)
 
 
-def tokenized(name: str, head: Any, model: Path, scratch: Path) -> Any:
+def tokenized(
+    name: str, head: Any, model: Path, scratch: Path, unlabelled: Path | None = None
+) -> Any:
     """Return the splits of a task as a model reads them, mapped into memory from a folder."""
     from distill_core.batches import open_tokenized, tokenize
     from distill_core.config import Columns, DataSource
@@ -107,7 +109,9 @@ def tokenized(name: str, head: Any, model: Path, scratch: Path) -> Any:
     from distill_core.teacher import load_tokenizer
 
     columns = Columns(**TASKS[name].columns)
-    splits = read_dataset(DataSource(source=str(SHARED / "data" / name), columns=columns), head, 0)
+    more = None if unlabelled is None else str(unlabelled)
+    source = DataSource(source=str(SHARED / "data" / name), columns=columns, unlabelled=more)
+    splits = read_dataset(source, head, 0)
     tokenize(splits, head, load_tokenizer(model), 128, scratch / "rows")
     return open_tokenized(scratch / "rows")
 

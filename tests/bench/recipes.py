@@ -1,0 +1,53 @@
+"""Ways of distilling that the tables of retention and of ablations compare."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.bench.teachers import SHARED
+
+UNLABELLED_ROWS = 40_000
+_SOURCES = {"sst2": "sentence", "clinc150": "text", "stsb": "sentence1"}
+"""Table: public task → a column of its texts."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What differs from the defaults of a pipeline file."""
+
+    losses: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    student: Mapping[str, Any] = field(default_factory=dict)
+    unlabelled: bool = False
+    """Texts of other tasks come first."""
+    taught: bool = True
+    """Whether there is a teacher."""
+
+
+DEFAULT, ALONE = "default", "labels-alone"
+RECIPES = {
+    DEFAULT: Recipe(),
+    ALONE: Recipe(taught=False),
+    "unlabelled-first": Recipe(unlabelled=True),
+    "unlabelled-first, logits": Recipe(
+        losses={"soft": "mse", "distillation": 1.0}, unlabelled=True
+    ),
+}
+
+
+def write_unlabelled(path: Path, task: str) -> None:
+    """Write texts of other tasks' training rows, one a line, always the same ones."""
+    import numpy as np
+
+    texts = [text for name in _SOURCES if name != task for text in _texts(name)]
+    order = np.random.default_rng(0).permutation(len(texts))[:UNLABELLED_ROWS]
+    path.write_text("\n".join(texts[number] for number in order), encoding="utf-8")
+
+
+def _texts(task: str) -> Iterator[str]:
+    import pyarrow.parquet as pq
+
+    column = _SOURCES[task]
+    for text in pq.read_table(SHARED / "data" / task / "train.parquet")[column].to_pylist():
+        yield " ".join(text.split())
