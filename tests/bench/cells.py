@@ -91,6 +91,7 @@ def second_run() -> Mapping[str, Any]:
 
 
 def _cells() -> list[Cell]:
+    from tests.bench.recipes import ABLATED_EPOCHS, ABLATED_TASK, ABLATIONS, RECIPES
     from tests.bench.retention import measure_retention, planned
     from tests.bench.scale import SIZES, measure_scale
     from tests.bench.schemes import SCHEMES, measure_scheme
@@ -117,9 +118,20 @@ def _cells() -> list[Cell]:
                 task,
                 setting,
                 seed,
-                partial(measure_retention, task, setting, seed),
+                partial(measure_retention, task, RECIPES[setting], seed),
             )
             for task, setting, seed in planned()
+        ),
+        *(
+            Cell(
+                "ablation",
+                "all-minilm-l6-v2",
+                ABLATED_TASK,
+                setting,
+                0,
+                partial(measure_retention, ABLATED_TASK, recipe, 0, "validation", ABLATED_EPOCHS),
+            )
+            for setting, recipe in ABLATIONS.items()
         ),
         *(
             Cell(

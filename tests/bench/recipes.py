@@ -35,6 +35,30 @@ RECIPES = {
     ),
 }
 
+"""Table: setting → how a student of the retention table is made."""
+
+ABLATIONS = {
+    "the three losses": Recipe(),
+    "without the task's loss": Recipe(losses={"task": 0.0}),
+    "without the soft loss": Recipe(losses={"distillation": 0.0}),
+    "without the cosine loss": Recipe(losses={"cosine": 0.0}),
+    "labels alone": Recipe(taught=False),
+    "cosine on every mapped layer": Recipe(losses={"hidden_layers": "uniform"}),
+    "temperature 1": Recipe(losses={"temperature": 1.0}),
+    "temperature 4": Recipe(losses={"temperature": 4.0}),
+    "temperature 8": Recipe(losses={"temperature": 8.0}),
+    "logits in place of soft targets": Recipe(losses={"soft": "mse"}),
+    "layers spread": Recipe(student={"layers": "spread"}),
+    "top layers": Recipe(student={"layers": "top"}),
+    "bottom layers": Recipe(student={"layers": "bottom"}),
+    "half the learning rate": Recipe(training={"learning_rate": 1e-4}),
+    "twice the learning rate": Recipe(training={"learning_rate": 4e-4}),
+}
+"""Table: setting → the default, but for one thing."""
+
+ABLATED_TASK = "clinc150"
+ABLATED_EPOCHS = 3
+
 
 def write_unlabelled(path: Path, task: str) -> None:
     """Write texts of other tasks' training rows, one a line, always the same ones."""

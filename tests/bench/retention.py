@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.bench.recipes import ALONE, DEFAULT, RECIPES, write_unlabelled
+from tests.bench.recipes import ALONE, DEFAULT, RECIPES, Recipe, write_unlabelled
 from tests.bench.teachers import TASKS, print_validation, teacher_of, tokenized
 
 
@@ -18,13 +18,17 @@ def planned() -> list[tuple[str, str, int]]:
     ]
 
 
-def measure_retention(name: str, recipe: str, seed: int) -> dict[str, Any]:
-    """Train a student of half the depth, and score it on rows that nothing was chosen on.
+def measure_retention(
+    name: str, recipe: Recipe, seed: int, split: str = "test", epochs: int | None = None
+) -> dict[str, Any]:
+    """Train a student of half the depth, and score it.
 
     Args:
         name: a row of `TASKS`.
-        recipe: a row of `RECIPES`.
+        recipe: how it is made.
         seed: of the training.
+        split: what it is scored on; nothing was chosen on test.
+        epochs: None is as many as the task has in `TASKS`.
     """
     from distill_core.config import LossWeights, StudentShape, TrainingSettings
     from distill_core.evaluation import evaluate, model_logits, read_labels
@@ -34,14 +38,14 @@ def measure_retention(name: str, recipe: str, seed: int) -> dict[str, Any]:
     from distill_core.teacher import describe, load_model
     from distill_core.training import distill
 
-    seen, epochs, way = describe(teacher_of(name)), TASKS[name].epochs, RECIPES[recipe]
+    seen, epochs = describe(teacher_of(name)), epochs or TASKS[name].epochs
     teacher = load_model(seen.folder)
-    layers = pick_layers(seen.stack.kinds, StudentShape(**way.student))
+    layers = pick_layers(seen.stack.kinds, StudentShape(**recipe.student))
     start = build_student(teacher, seen.layer_prefix, layers)
-    told = {"epochs": epochs, "seed": seed, "patience": epochs, **way.training}
+    told = {"epochs": epochs, "seed": seed, "patience": epochs, **recipe.training}
     with TemporaryDirectory() as folder:
         scratch = Path(folder)
-        more = scratch / "unlabelled.txt" if way.unlabelled else None
+        more = scratch / "unlabelled.txt" if recipe.unlabelled else None
         if more is not None:
             write_unlabelled(more, name)
         rows = tokenized(name, seen.head, seen.folder, scratch, more)
@@ -49,22 +53,20 @@ def measure_retention(name: str, recipe: str, seed: int) -> dict[str, Any]:
             rows["train"],
             rows["validation"],
             seen.head,
-            LossWeights(**way.losses),
+            LossWeights(**recipe.losses),
             TrainingSettings(**told),
             rows.get("unlabelled"),
         )
         begin = time.perf_counter()
-        trained = distill(start, teacher if way.taught else None, job, print_validation, scratch)
+        trained = distill(start, teacher if recipe.taught else None, job, print_validation, scratch)
         minutes = (time.perf_counter() - begin) / 60
-        logits = [
-            model_logits(model, seen.head, rows["test"]) for model in (teacher, trained.model)
-        ]
-        facts = evaluate(seen.head, *logits, read_labels(seen.head, rows["test"]), seed)
+        logits = [model_logits(model, seen.head, rows[split]) for model in (teacher, trained.model)]
+        facts = evaluate(seen.head, *logits, read_labels(seen.head, rows[split]), seed)
     kept = ("main_metric", "rows", "retention", "agreement", "teacher", "student", "difference")
     return {
         **{key: facts[key] for key in kept},
         "layers": list(layers),
-        "split": "test",
+        "split": split,
         "minutes": minutes,
         "training": trained.summary(),
     }

@@ -146,6 +146,17 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
             ),
         ),
     ),
+    "ablation": (
+        "One thing changed at a time: CLINC150, the teacher of the retention table, three epochs, one seed, "
+        "scored on the validation rows.",
+        (
+            _SETTING,
+            ("student", _figure("student.accuracy")),
+            ("retention", _figure("retention")),
+            ("agreement", _figure("agreement")),
+            _MINUTES,
+        ),
+    ),
     "scale": (
         "Rows that are read, tokenized and distilled once (a random BERT of 4 layers of 64 to 2, fp32, one "
         "teacher's vocabulary): the most memory that the process owned, mapped files aside, and time a row. "
@@ -186,7 +197,8 @@ OVER_SEEDS: dict[str, tuple[str, Sequence[tuple[str, Callable[[Group], str]]]]] 
     "retention": (
         "Half the depth, on public tasks: teachers fine-tuned from all-minilm-l6-v2 (6 layers), students of "
         "their layers 0, 2 and 4, mean and range over the seeds, scored on the test split. *labels-alone* "
-        "is the same student from the same start without the teacher.",
+        "is the same student from the same start without the teacher; *unlabelled-first* reads 40,000 texts "
+        "of other tasks (`data.unlabelled`) before the labelled rows, *logits* with `soft: mse`.",
         (
             ("task", lambda group: group[0]["data"]),
             ("setting", lambda group: group[0]["setting"]),
