@@ -91,6 +91,7 @@ def second_run() -> Mapping[str, Any]:
 
 
 def _cells() -> list[Cell]:
+    from tests.bench.paper_size import NAME, measure_paper_size
     from tests.bench.recipes import ABLATED_EPOCHS, ABLATED_TASK, ABLATIONS, RECIPES
     from tests.bench.retention import measure_retention, planned
     from tests.bench.scale import SIZES, measure_scale
@@ -101,6 +102,19 @@ def _cells() -> list[Cell]:
     return [
         *(
             Cell("main-job", minilm, sst2, "default", seed, partial(main_job, seed))
+            for seed in (0, 1, 2)
+        ),
+        *(
+            Cell(
+                "paper-size",
+                NAME,
+                sst2,
+                "one-epoch",
+                seed,
+                partial(
+                    measure_paper_size, run_pipeline, SST2, WORK / f"paper-size-seed{seed}", seed
+                ),
+            )
             for seed in (0, 1, 2)
         ),
         Cell("door", minilm, sst2, "help", 0, partial(seconds_of, "--help")),

@@ -1,0 +1,64 @@
+"""DistilBERT's own case: a teacher of 12 layers of width 768 to 6 layers, by the whole pipeline."""
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.bench.teachers import SHARED, TEACHERS
+
+NAME = "mpnet-base-sst2"
+
+
+def measure_paper_size(
+    run_pipeline: Callable[[list[str], Path], dict[str, Any]],
+    pipeline: Path,
+    output: Path,
+    seed: int,
+) -> dict[str, Any]:
+    """Run the main job's pipeline on the larger teacher for one epoch, and time both in PyTorch.
+
+    Args:
+        run_pipeline: runs the command with arguments into a folder, and returns the report.
+        pipeline: the main job's file.
+        output: of the run.
+        seed: of the training.
+    """
+    from distill_core.batches import open_tokenized
+    from distill_core.benchmark import Subject, as_facts, pick_rows, time_models
+
+    teacher = TEACHERS / NAME
+    if not teacher.exists():
+        assemble = SHARED / "models" / NAME / "assemble.py"
+        subprocess.run([sys.executable, assemble, teacher], check=True)
+    changes = (
+        f"teacher.source={teacher}",
+        "training.epochs=1",
+        f"training.seed={seed}",
+        "name=paper-size",
+    )
+    arguments = ["run", str(pipeline), *(part for change in changes for part in ("--set", change))]
+    report = run_pipeline(arguments, output)
+    stages = output / "stages"
+    rows = open_tokenized(_latest(stages, "data") / "rows")["validation"]
+    subjects = [
+        Subject("teacher", "torch", _latest(stages, "teacher")),
+        Subject("student", "torch", _latest(stages, "student") / "model"),
+    ]
+    timings = time_models(subjects, rows.select(pick_rows(rows["length"][:])).to_list())
+    kept = ("retention", "agreement", "difference", "artifacts", "training", "timings_s", "student")
+    return {
+        **{key: report[key] for key in kept},
+        "teacher": {name: report["teacher"][name] for name in ("metrics", "parameters", "bytes")},
+        "minutes": sum(report["timings_s"].values()) / 60,
+        "peak_gb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9,
+        "pytorch": as_facts(timings),
+        "fewer_parameters": 1 - report["student"]["parameters"] / report["teacher"]["parameters"],
+        "faster": timings["teacher"].p50_ms / timings["student"].p50_ms - 1,
+    }
+
+
+def _latest(stages: Path, kind: str) -> Path:
+    return max(stages.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime)
