@@ -214,6 +214,9 @@ class TrainingSettings(_Section):
     null is the whole batch, until memory runs out."""
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
     """The peak, reached after a tenth of the steps; auto follows the model's width."""
+    dropout: Literal["auto"] | bool = "auto"
+    """As the teacher's config has it. auto turns it on where there is no teacher, or fewer than 30,000
+    rows to learn from."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Decides the order of rows and the validation split."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -63,7 +63,7 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "accuracy": runs[0]["accuracy"],
         "agreement": runs[0]["agreement"],
         "rounds_s": [run["seconds"] for run in runs],
-        "notes": runs[0]["notes"],
+        "notes": [run["notes"] for run in runs],
     }
 
 
@@ -138,15 +138,58 @@ def ours(work: Work) -> Trained:
     from distill_core.training import EpochRecord, distill
 
     ends: list[float] = []
+    durations: list[list[float]] = [[]]
 
     def listen(record: Any) -> None:
         if isinstance(record, EpochRecord):
             ends.append(time.perf_counter())
+            durations.append([])
+        else:
+            durations[-1].append(1 / record.rows_per_s)  # of all but the last step 32 rows alike
 
     settings = TrainingSettings(epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE)
     job = Job(work.train, work.validation, work.head, LossWeights(), settings)
     trained = distill(work.start, work.teacher, job, listen, work.scratch)
-    return trained.model, ends[0], {"precision": trained.choice.mode.name}
+    mode = trained.choice.mode
+    return trained.model, ends[0], {"mode": mode.name, **_shares(work, mode.precision, durations)}
+
+
+def _shares(work: Work, precision: Any, durations: list[list[float]]) -> dict[str, float]:
+    """Return what this machine multiplies at most, and which share of it the steps reached.
+
+    Counted are the products with the layers' matrices alone, of tokens that are no padding: 2 operations a
+    weight and token forward, 4 more backward, in the first epoch 2 of the teacher's.
+    """
+    from distill_core.mode import DTYPES
+
+    tokens = sum(work.train["length"][:])
+    student, teacher = (_matrix_weights(model) for model in (work.start, work.teacher))
+    peak = _matmul_peak(DTYPES[precision])
+    first, *later = (BATCH_SIZE * sum(seconds) for seconds in durations if seconds)
+    return {
+        "matmul_peak_gflops": peak / 1e9,
+        "share_first_epoch": tokens * (6 * student + 2 * teacher) / first / peak,
+        "share_later_epochs": len(later) * tokens * 6 * student / sum(later) / peak,
+    }
+
+
+def _matrix_weights(model: Any) -> int:
+    return sum(
+        p.numel() for name, p in model.named_parameters() if ".layer." in name and p.ndim == 2
+    )
+
+
+def _matmul_peak(dtype: Any) -> float:
+    """Return the operations a second of a layer's largest product, 512 tokens · 384 · 1,536, over a second."""
+    import torch
+
+    tokens, weight = torch.randn(512, 384).to(dtype), torch.randn(1536, 384).to(dtype)
+    times = []
+    for _ in range(500):
+        start = time.perf_counter()
+        torch.nn.functional.linear(tokens, weight)
+        times.append(time.perf_counter() - start)
+    return 2 * 512 * 384 * 1536 / statistics.median(times)
 
 
 def plain_trainer(work: Work) -> Trained:

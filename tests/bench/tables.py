@@ -69,6 +69,15 @@ def _main_score(whose: str) -> Callable[[Group], str]:
     return read
 
 
+def _note(name: str) -> Callable[[Record], str]:
+    """Show the mean over the rounds of what our way notes beside its times."""
+
+    def read(record: Record) -> str:
+        return f"{statistics.mean(n[name] for n in record['figures']['ways']['ours']['notes']):.0%}"
+
+    return read
+
+
 _SEED: Column = ("seed", lambda record: str(record["seed"]))
 _SETTING: Column = ("setting", lambda record: record["setting"])
 _MINUTES: Column = ("minutes", _figure("minutes", "{:.1f}"))
@@ -154,6 +163,9 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
                     (f"agreement ({way})", _figure(f"ways.{way}.agreement")),
                 )
             ),
+            ("ours: mode", lambda record: record["figures"]["ways"]["ours"]["notes"][0]["mode"]),
+            ("share of matmul peak, first epoch", _note("share_first_epoch")),
+            ("later epochs", _note("share_later_epochs")),
             ("Trainer is slower", _figure("ways.plain-trainer.times_slower", "{:.1f}×")),
             (
                 "in the first epoch",

@@ -108,7 +108,8 @@ def job(rows: DatasetDict, head: SequenceClassification) -> Any:
     """Make a job on the sentiment rows: 15 batches of 8 an epoch, unless told otherwise."""
 
     def make(weights: LossWeights | None = None, **settings: Any) -> Job:
-        chosen = {"batch_size": 8, "precision": "fp32", "epochs": 1} | settings
+        chosen = {"batch_size": 8, "precision": "fp32", "dropout": False, "epochs": 1}
+        chosen |= settings
         return Job(
             train=rows["train"],
             validation=rows["validation"],

@@ -25,7 +25,7 @@ ROUNDS = ((2, 20), (5, 3))
 def search(
     fitted_teacher: PreTrainedModel, tiny_bert, rows: DatasetDict, head: SequenceClassification
 ) -> Search:
-    settings = TrainingSettings(batch_size=8, learning_rate=0.002, precision="fp32")
+    settings = TrainingSettings(batch_size=8, learning_rate=0.002, precision="fp32", dropout=False)
     job = Job(rows["train"], rows["validation"], head, LossWeights(), settings)
     return Search(fitted_teacher, fitted_teacher, describe(tiny_bert), job, ROUNDS)
 

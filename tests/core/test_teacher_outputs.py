@@ -45,7 +45,7 @@ def batch_of(rows: DatasetDict, *numbers: int) -> Batch:
 
 @pytest.fixture
 def job(rows: DatasetDict, head: SequenceClassification) -> Job:
-    settings = TrainingSettings(epochs=3, batch_size=8, precision="fp32")
+    settings = TrainingSettings(epochs=3, batch_size=8, precision="fp32", dropout=False)
     return Job(rows["train"], rows["validation"], head, LossWeights(), settings)
 
 

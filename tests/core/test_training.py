@@ -245,20 +245,31 @@ def test_every_epoch_draws_other_batches(student: PreTrainedModel, job: Any) -> 
     assert sorted(first) != pytest.approx(sorted(second))
 
 
-def test_beside_a_teacher_dropout_stays_off(
-    student: PreTrainedModel, fitted_teacher: PreTrainedModel, job: Any
+@pytest.mark.parametrize(
+    ("dropout", "few_rows", "on"),
+    [("auto", 30_000, True), ("auto", 100, False), (False, 30_000, False), (True, 100, True)],
+)
+def test_beside_a_teacher_dropout_is_on_where_rows_are_few_or_the_user_says_so(
+    student: PreTrainedModel,
+    fitted_teacher: PreTrainedModel,
+    job: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    dropout: Any,
+    few_rows: int,
+    on: bool,
 ) -> None:
     assert student.config.hidden_dropout_prob > 0
-    settings = job(epochs=2)
+    monkeypatch.setattr("distill_core.step.FEW_ROWS", few_rows)
+    settings = job(epochs=2, dropout=dropout)
     runs = [run(m, fitted_teacher, settings) for m in (student, without_dropout(student))]
-    assert equal(*(trained.model.state_dict() for trained in runs))
+    assert equal(*(trained.model.state_dict() for trained in runs)) != on
 
 
 def test_without_a_teacher_dropout_is_on_again_after_a_validation(
     student: PreTrainedModel, job: Any
 ) -> None:
     # At this rate no weight moves, so only dropout tells the two second epochs apart.
-    settings = job(epochs=2, learning_rate=1e-30)
+    settings = job(epochs=2, learning_rate=1e-30, dropout="auto")
     losses = [
         np.mean([record.losses["task"] for record in run(model, None, settings).steps[15:]])
         for model in (student, without_dropout(student))
