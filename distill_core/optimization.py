@@ -33,15 +33,23 @@ def word_embeddings(model: PreTrainedModel) -> nn.Embedding:
     return cast(nn.Embedding, model.get_input_embeddings())
 
 
+def make_embeddings_sparse(model: PreTrainedModel) -> None:
+    """Make the gradients of a model's word embeddings sparse, in place.
+
+    Where the table is the decoder's too, as in masked language models, every row has a gradient, and it
+    stays one of the matrices.
+    """
+    embeddings = word_embeddings(model)
+    embeddings.sparse = not _is_decoder(model, embeddings)
+
+
 def build_optimizers(
     model: PreTrainedModel, learning_rate: float, beside: Iterable[nn.Parameter] = ()
 ) -> list[Optimizer]:
-    """Return the optimizers of a model, and make the gradients of its word embeddings sparse.
+    """Return the optimizers of a model, one more for its word embeddings if their gradients are sparse.
 
     A dense Adam over the whole table moves and decays millions of moments for tokens that are
     not in the batch; SparseAdam touches the rows that are. Matrices decay, biases and norms don't.
-    Where the table is the decoder's too, as in masked language models, every row has a gradient, and
-    it is one of the matrices.
 
     Args:
         model: the student.
@@ -49,16 +57,17 @@ def build_optimizers(
         beside: what else is learnt.
     """
     embeddings = word_embeddings(model)
-    tied = _is_decoder(model, embeddings)
-    embeddings.sparse = not tied
+    dense_table = not embeddings.sparse
     parameters = [*model.parameters(), *beside]
-    dense = [p for p in parameters if p.requires_grad and (tied or p is not embeddings.weight)]
+    dense = [
+        p for p in parameters if p.requires_grad and (dense_table or p is not embeddings.weight)
+    ]
     groups = [
         {"params": [p for p in dense if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
         {"params": [p for p in dense if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizers: list[Optimizer] = [AdamW(groups, lr=learning_rate, fused=True)]
-    if not tied:
+    if embeddings.sparse:
         optimizers.append(SparseAdam([embeddings.weight], lr=learning_rate))
     return optimizers
 

@@ -43,6 +43,7 @@ from distill_core.optimization import (
     automatic_learning_rate,
     build_optimizers,
     clip_gradients,
+    make_embeddings_sparse,
 )
 from distill_core.parts import parts_of_process, sum_gradients
 from distill_core.projections import Projections
@@ -316,6 +317,7 @@ class Learner:
         labels do, a student so small only learns less, unless it reads few rows many times.
         """
         model = with_attention(student, mode.attention).to(self.accelerator.device)
+        make_embeddings_sparse(model)
         return model.train(self.dropout), partial(self._student_output, model, mode.precision)
 
     def _student_output(self, model: PreTrainedModel, precision: Precision, batch: Batch) -> Output:

@@ -147,7 +147,9 @@ def ours(work: Work) -> Trained:
         else:
             durations[-1].append(1 / record.rows_per_s)  # of all but the last step 32 rows alike
 
-    settings = TrainingSettings(epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE)
+    settings = TrainingSettings(
+        epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, dropout=False
+    )
     job = Job(work.train, work.validation, work.head, LossWeights(), settings)
     trained = distill(work.start, work.teacher, job, listen, work.scratch)
     mode = trained.choice.mode
@@ -180,7 +182,7 @@ def _matrix_weights(model: Any) -> int:
 
 
 def _matmul_peak(dtype: Any) -> float:
-    """Return the operations a second of a layer's largest product, 512 tokens · 384 · 1,536, over a second."""
+    """Return the operations a second of a layer's largest product, of 512 tokens."""
     import torch
 
     tokens, weight = torch.randn(512, 384).to(dtype), torch.randn(1536, 384).to(dtype)

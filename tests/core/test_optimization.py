@@ -17,6 +17,7 @@ from distill_core.optimization import (
     automatic_learning_rate,
     build_optimizers,
     clip_gradients,
+    make_embeddings_sparse,
     word_embeddings,
 )
 from distill_core.teacher import load_model, load_tokenizer
@@ -75,6 +76,7 @@ def test_parameters_without_a_gradient_are_passed_over(model: PreTrainedModel) -
 
 def test_a_step_touches_only_the_rows_of_tokens_that_were_seen(model: PreTrainedModel) -> None:
     before = word_embeddings(model).weight.detach().clone()
+    make_embeddings_sparse(model)
     _, sparse = build_optimizers(model, learning_rate=0.01)
     backward(model)
     sparse.step()
@@ -85,6 +87,7 @@ def test_a_step_touches_only_the_rows_of_tokens_that_were_seen(model: PreTrained
 def test_the_first_sparse_step_is_a_dense_adams_on_those_rows(model: PreTrainedModel) -> None:
     # SparseAdam adds its ε = 1e-8 before the bias correction √(1 − β₂), Adam after it.
     twin = copy.deepcopy(model)
+    make_embeddings_sparse(model)
     _, sparse = build_optimizers(model, learning_rate=0.01)
     adam = Adam([word_embeddings(twin).weight], lr=0.01, eps=1e-8 / (1 - 0.999) ** 0.5)
     for trained, optimizer in ((model, sparse), (twin, adam)):
@@ -94,6 +97,7 @@ def test_the_first_sparse_step_is_a_dense_adams_on_those_rows(model: PreTrainedM
 
 
 def test_every_parameter_has_one_optimizer(model: PreTrainedModel) -> None:
+    make_embeddings_sparse(model)
     groups = [group for o in build_optimizers(model, 0.01) for group in o.param_groups]
     held = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
@@ -105,6 +109,7 @@ def test_word_embeddings_that_are_the_decoder_too_have_a_dense_gradient_and_opti
 ) -> None:
     model = load_model(save_small(family, "ForMaskedLM", load_tokenizer(tiny_bert), tmp_path))
     words = word_embeddings(model).weight
+    make_embeddings_sparse(model)
     (adamw,) = build_optimizers(model, 0.01)
     held = [id(p) for group in adamw.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters())
@@ -118,6 +123,7 @@ def test_matrices_decay_and_biases_norms_and_word_embeddings_do_not(
     model: PreTrainedModel,
 ) -> None:
     before = copy.deepcopy(model.state_dict())
+    make_embeddings_sparse(model)
     optimizers = build_optimizers(model, learning_rate=0.1)
     for name, parameter in model.named_parameters():
         if "word_embeddings" not in name:
@@ -131,6 +137,7 @@ def test_matrices_decay_and_biases_norms_and_word_embeddings_do_not(
 
 def test_frozen_parameters_have_no_optimizer(model: PreTrainedModel) -> None:
     model.bert.encoder.layer[0].requires_grad_(False)
+    make_embeddings_sparse(model)
     adamw, _ = build_optimizers(model, 0.01)
     held = {id(parameter) for group in adamw.param_groups for parameter in group["params"]}
     assert not held & {id(p) for p in model.bert.encoder.layer[0].parameters()}
