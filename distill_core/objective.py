@@ -13,6 +13,7 @@ from distill_core.focal import balanced_weights
 from distill_core.forward import attention_maps
 from distill_core.heads import Head
 from distill_core.losses import Objective, reads
+from distill_core.width import check_same_heads
 
 
 def build_objective(
@@ -40,7 +41,7 @@ def build_objective(
         return Objective(head, weights, class_weights)
     wanted = reads(weights)
     if "attentions" in wanted:
-        _check_heads(student, teacher)
+        check_same_heads(*(model.config.num_attention_heads for model in (student, teacher)))
     heads = _relation_heads(weights, student, teacher) if "relations" in wanted else 1
     return Objective(head, weights, class_weights, heads)
 
@@ -55,15 +56,6 @@ def _class_weights(
     else:
         values = [weights.class_weights.get(name, 1.0) for name in head.labels]
     return torch.tensor(values, dtype=torch.float32, device=device)
-
-
-def _check_heads(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-    ours, theirs = (model.config.num_attention_heads for model in (student, teacher))
-    if ours != theirs:
-        raise ConfigError(
-            f"losses.attention: the student has {ours} attention heads and the teacher {theirs}, and each "
-            "is compared with its like; accepted: 0. losses.relation needs no equal number"
-        )
 
 
 def _relation_heads(

@@ -11,7 +11,7 @@ from distill_core.heads import Head
 from distill_core.layers import count_layers, map_layers, pick_layers
 from distill_core.targets import find_target
 from distill_core.teacher import ModelDescription
-from distill_core.width import count_parameters, pick_width
+from distill_core.width import check_same_heads, count_parameters, pick_width
 
 
 def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] | None:
@@ -30,8 +30,10 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] 
         )
     count = count_layers(teacher.stack.kinds, pipeline.student)
     map_layers(count, teacher.layers, pipeline.losses.hidden_layers)
-    pick_width(teacher, pipeline.student)
+    width = pick_width(teacher, pipeline.student)
     _check_losses(pipeline, teacher)
+    if width and teacher.stack.width and "attention" in pipeline.losses.at(0.0):
+        check_same_heads(width.heads, teacher.stack.width.heads)
     if pipeline.student.layers != "search":
         return pick_layers(teacher.stack.kinds, pipeline.student)
     if teacher.stack.shared:

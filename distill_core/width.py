@@ -65,6 +65,19 @@ def _check_heads(width: Width, theirs: Width) -> None:
         )
 
 
+def check_same_heads(student: int, teacher: int) -> None:
+    """Check that the attentions of student and teacher can be compared, head by head.
+
+    Raises:
+        ConfigError: they have other numbers of heads.
+    """
+    if student != teacher:
+        raise ConfigError(
+            f"losses.attention: the student has {student} attention heads and the teacher {teacher}, and "
+            "each is compared with its like; accepted: 0. losses.relation needs no equal number"
+        )
+
+
 def count_parameters(teacher: ModelDescription, layers: int, width: Width | None) -> int:
     """Return the parameters of a student, from the shapes of its teacher's tensors."""
     shapes: Shapes = teacher.shapes if width is None else narrow_shapes(teacher, width)

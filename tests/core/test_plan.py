@@ -67,3 +67,23 @@ def test_relations_are_refused_of_a_family_with_one_map(
     check(teacher)
     with pytest.raises(ConfigError, match=rf"losses\.relation: {family} .*apart: bert, roberta"):
         check(teacher, relation={"from": 0.0, "to": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "accepted"), [("unlabelled", "x.txt", "null"), ("augment", 2, "0")]
+)
+def test_more_text_is_refused_where_a_head_reads_none_as_it_stands(
+    key: str,
+    value: Any,
+    accepted: str,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+) -> None:
+    suffix = CASES["multiple-choice"].head.architecture_suffix
+    teacher = describe(save_small("bert", suffix, tokenizer, tmp_path))
+    source = TeacherSource(source=str(tmp_path))
+    data = {"source": "owner/data", "max_length": 32, key: value}
+    pipeline = Pipeline(name="test", teacher=source, data=DataSource(**data))
+    message = rf"data\.{key}: multiple-choice reads no text as it stands; accepted: {accepted}$"
+    with pytest.raises(ConfigError, match=message):
+        check_fit(pipeline, teacher)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_core.config import DataSource, Pipeline, StudentShape, TeacherSource
+from distill_core.config import DataSource, LossWeights, Pipeline, StudentShape, TeacherSource
 from distill_core.dataset import Splits
 from distill_core.errors import ConfigError, TeacherError
 from distill_core.families import Width
@@ -45,6 +45,17 @@ def test_what_is_not_said_is_the_teachers(teacher: ModelDescription) -> None:
     assert pick_width(teacher, StudentShape(hidden_size=24)) == Width(24, 4, 64, 24)
     assert pick_width(teacher, StudentShape(hidden_size=24, heads=3)) == Width(24, 3, 64, 24)
     assert pick_width(teacher, StudentShape(intermediate_size=5)) == Width(32, 4, 5, 32)
+
+
+def test_attentions_of_other_numbers_of_heads_are_refused_before_a_run(
+    teacher: ModelDescription,
+) -> None:
+    compared = {"losses": LossWeights(attention=1.0)}
+    check_fit(pipeline(hidden_size=24).model_copy(update=compared), teacher)
+    check_fit(pipeline(hidden_size=24, heads=3), teacher)
+    says = r"losses\.attention: the student has 3 attention heads and the teacher 4, .*accepted: 0"
+    with pytest.raises(ConfigError, match=says):
+        check_fit(pipeline(hidden_size=24, heads=3).model_copy(update=compared), teacher)
 
 
 @pytest.mark.parametrize(
