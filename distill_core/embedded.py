@@ -27,7 +27,7 @@ from distill_core.dataset import read_dataset
 from distill_core.errors import DataError
 from distill_core.files import new_folder
 from distill_core.heads.sequence_classification import SequenceClassification
-from distill_core.step import Job
+from distill_core.job import Job
 from distill_core.training import Listener, distill
 
 LIBRARIES = (

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from distill_core.batches import draw_rows, evaluation_batches, model_inputs
 from distill_core.evaluation import BATCH_SIZE
 from distill_core.heads import Head
+from distill_core.job import Job, StepRecord
 from distill_core.layers import MOST_PICKS, list_picks
-from distill_core.step import Job, StepRecord
 from distill_core.student import build_student
 from distill_core.teacher import ModelDescription
 from distill_core.training import distill

@@ -4,7 +4,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -14,16 +13,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, send_to_device
 from accelerate.utils.memory import should_reduce_batch_size
-from datasets import Dataset
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from distill_core.batches import Batch, collate, row_lengths
-from distill_core.config import LossWeights, TrainingSettings
 from distill_core.errors import TrainingError
 from distill_core.forward import run_model
-from distill_core.heads import Head
+from distill_core.job import Job, StepRecord
 from distill_core.layers import map_layers
 from distill_core.losses import WHOLE, Losses, Output, Pair, combine, reads, task_only
 from distill_core.mode import (
@@ -61,61 +58,6 @@ FIRST_LOSS_SCALE = 2.0**10
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 ADVICE = "try a lower training.learning_rate, or training.precision: fp32"
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that a training is determined by, apart from the models."""
-
-    train: Dataset
-    validation: Dataset
-    head: Head
-    weights: LossWeights
-    settings: TrainingSettings
-    unlabelled: Dataset | None = None
-    """Rows without labels, which are read once, before the others."""
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches that hold all training rows once."""
-        return math.ceil(len(self.train) / self.settings.batch_size)
-
-    @property
-    def rows(self) -> int:
-        """Rows to learn from, labelled or not."""
-        return len(self.train) + len(self.unlabelled or ())
-
-    @property
-    def unlabelled_steps(self) -> int:
-        """Batches that hold all unlabelled rows once."""
-        return math.ceil(len(self.unlabelled or ()) / self.settings.batch_size)
-
-    @property
-    def steps(self) -> int:
-        """Batches of the whole training, unless it stops early."""
-        steps = self.unlabelled_steps + self.settings.epochs * self.steps_per_epoch
-        return min(steps, self.settings.max_steps or steps)
-
-    def epoch_of(self, step: int) -> float:
-        """Return how often the labelled rows were read after a step."""
-        return max(step - self.unlabelled_steps, 0) / self.steps_per_epoch
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """One training step, as MLflow and the report show it."""
-
-    step: int
-    """From 1."""
-    epoch: float
-    losses: dict[str, float]
-    """Each that is computed, unweighted."""
-    total: float
-    """Their weighted sum."""
-    learning_rate: float
-    rows_per_s: float
-    """Rows of this step / its time."""
-    timestamp_ms: int
 
 
 class Learner:

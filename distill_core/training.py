@@ -19,8 +19,9 @@ from distill_core.batches import Batch, LengthBuckets, row_lengths, training_bat
 from distill_core.checkpoint import Checkpoint
 from distill_core.errors import TrainingError
 from distill_core.evaluation import model_logits, read_labels, score
+from distill_core.job import Job, StepRecord
 from distill_core.mode import Mode, ModeChoice
-from distill_core.step import ADVICE, Job, Learner, StepRecord, now_ms
+from distill_core.step import ADVICE, Learner, now_ms
 from distill_core.teacher_outputs import TeacherOutputs
 
 

@@ -47,7 +47,7 @@ def main(path: Path) -> None:
     from distill_core.errors import TrainingError
     from distill_core.files import write_json
     from distill_core.heads import HEADS
-    from distill_core.step import Job
+    from distill_core.job import Job
     from distill_core.student import save_model
     from distill_core.teacher import load_model
     from distill_core.training import distill

@@ -44,6 +44,7 @@ _ONNX = ("onnx", "onnxruntime", "optimum-onnx")
 _TRAINING = (
     "training",
     "step",
+    "job",
     "checkpoint",
     "objective",
     "parts",

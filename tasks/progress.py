@@ -12,7 +12,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from distill_core.step import StepRecord
+from distill_core.job import StepRecord
 from distill_core.training import EpochRecord
 
 _SMOOTHING = 0.05

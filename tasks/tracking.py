@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # mlflow takes seconds to import, and a re-run that changes n
     from mlflow import MlflowClient
     from mlflow.types import Schema
 
-    from distill_core.step import StepRecord
+    from distill_core.job import StepRecord
     from distill_core.training import EpochRecord
 
 ARTIFACT_FIGURES = (

@@ -32,8 +32,8 @@ def measure_retention(
     """
     from distill_core.config import LossWeights, StudentShape, TrainingSettings
     from distill_core.evaluation import evaluate, model_logits, read_labels
+    from distill_core.job import Job
     from distill_core.layers import pick_layers
-    from distill_core.step import Job
     from distill_core.student import build_student
     from distill_core.teacher import describe, load_model
     from distill_core.training import distill

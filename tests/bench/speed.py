@@ -134,7 +134,7 @@ Trained = tuple[Any, float, dict[str, Any]]
 def ours(work: Work) -> Trained:
     """Train as `run` does, validation after each epoch included."""
     from distill_core.config import LossWeights, TrainingSettings
-    from distill_core.step import Job
+    from distill_core.job import Job
     from distill_core.training import EpochRecord, distill
 
     ends: list[float] = []

@@ -79,7 +79,7 @@ def _fine_tune(name: str, folder: Path) -> None:
 
     from distill_core.config import LossWeights, TrainingSettings
     from distill_core.heads import HEADS
-    from distill_core.step import Job
+    from distill_core.job import Job
     from distill_core.student import save_model
     from distill_core.training import distill
 

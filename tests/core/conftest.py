@@ -13,8 +13,8 @@ from distill_core.config import DataSource, LossWeights, TrainingSettings
 from distill_core.dataset import Splits, read_dataset
 from distill_core.export import export_onnx, signature
 from distill_core.heads.sequence_classification import SequenceClassification
+from distill_core.job import Job
 from distill_core.quantization import quantize
-from distill_core.step import Job
 from distill_core.student import build_student, save_model
 from distill_core.targets import INT8_REDUCED, OPSET, TARGETS
 from distill_core.teacher import load_model, load_tokenizer

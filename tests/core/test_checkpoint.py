@@ -17,7 +17,7 @@ from distill_core import checkpoint
 from distill_core.checkpoint import Checkpoint
 from distill_core.config import LossWeights, TrainingSettings
 from distill_core.heads.sequence_classification import SequenceClassification
-from distill_core.step import Job, StepRecord
+from distill_core.job import Job, StepRecord
 from distill_core.student import build_student, save_model
 from distill_core.training import EpochRecord, Trained, distill
 

@@ -33,10 +33,10 @@ from distill_core.heads.question_answering import QuestionAnswering
 from distill_core.heads.regression import Regression
 from distill_core.heads.sentence_embeddings import SentenceEmbeddings
 from distill_core.heads.token_classification import NOT_COUNTED, TokenClassification, entities
+from distill_core.job import Job
 from distill_core.layers import pick_layers
 from distill_core.quantization import quantize, score_file
 from distill_core.soft_targets import soft_target_loss
-from distill_core.step import Job
 from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET, TARGETS
 from distill_core.teacher import describe, load_model, load_tokenizer

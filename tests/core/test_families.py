@@ -17,8 +17,8 @@ from distill_core.errors import ConfigError, TeacherError
 from distill_core.export import PARITY_TOLERANCE, export_onnx
 from distill_core.families import FAMILIES
 from distill_core.heads.sequence_classification import SequenceClassification
+from distill_core.job import Job
 from distill_core.layers import pick_layers
-from distill_core.step import Job
 from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET
 from distill_core.teacher import describe, load_model, load_tokenizer

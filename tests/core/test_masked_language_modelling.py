@@ -24,9 +24,9 @@ from distill_core.evaluation import file_logits, model_logits, read_labels, scor
 from distill_core.export import export_onnx
 from distill_core.heads.masked_language_modelling import MaskedLanguageModelling, mask_tokens
 from distill_core.heads.token_classification import NOT_COUNTED
+from distill_core.job import Job
 from distill_core.quantization import quantize
 from distill_core.runtime import open_session
-from distill_core.step import Job
 from distill_core.student import build_student, save_model
 from distill_core.targets import INT8, INT8_REDUCED, OPSET, Scheme
 from distill_core.teacher import describe, load_model, load_tokenizer

@@ -18,7 +18,7 @@ from distill_core.dataset import Splits, read_dataset
 from distill_core.errors import DataError
 from distill_core.evaluation import evaluate, model_logits, read_labels
 from distill_core.heads.multiple_choice import MultipleChoice
-from distill_core.step import Job
+from distill_core.job import Job
 from distill_core.student import build_student
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.training import Trained, distill

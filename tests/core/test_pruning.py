@@ -18,8 +18,8 @@ from distill_core.config import LossWeights, StudentShape, TrainingSettings
 from distill_core.export import PARITY_TOLERANCE, export_onnx
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.importance import Importance, measure_importance
+from distill_core.job import Job
 from distill_core.pruning import Kept, keep_most_important, narrow, prune
-from distill_core.step import Job
 from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET
 from distill_core.teacher import ModelDescription, describe, load_model, load_tokenizer

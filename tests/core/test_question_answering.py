@@ -27,10 +27,10 @@ from distill_core.evaluation import agreement, evaluate
 from distill_core.export import export_onnx
 from distill_core.heads.question_answering import MOST_TOKENS, QuestionAnswering, best_span
 from distill_core.heads.squad_score import score_answer
+from distill_core.job import Job
 from distill_core.quantization import quantize
 from distill_core.runtime import MODEL_INPUTS, answer_row, open_session
 from distill_core.soft_targets import soft_target_loss
-from distill_core.step import Job
 from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET, TARGETS
 from distill_core.teacher import load_model, load_tokenizer

@@ -12,8 +12,8 @@ from distill_core.config import LossWeights, TrainingSettings
 from distill_core.evaluation import agreement, model_logits
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.heads.token_classification import TokenClassification
+from distill_core.job import Job, StepRecord
 from distill_core.search import Answers, Search, Try, as_table, ask, compare, search_layers
-from distill_core.step import Job, StepRecord
 from distill_core.student import build_student
 from distill_core.teacher import describe
 from distill_core.training import distill

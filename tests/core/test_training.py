@@ -14,10 +14,10 @@ from transformers import PreTrainedModel
 from distill_core.config import LossWeights
 from distill_core.errors import TrainingError
 from distill_core.evaluation import model_logits, read_labels, score
+from distill_core.job import Job, StepRecord
 from distill_core.mode import with_attention
 from distill_core.optimization import automatic_learning_rate
 from distill_core.soft_targets import soft_target_loss
-from distill_core.step import Job, StepRecord
 from distill_core.teacher import load_model
 from distill_core.training import EpochRecord, Trained, distill
 

@@ -18,7 +18,7 @@ from distill_core.config import DataSource, LossWeights, TrainingSettings
 from distill_core.dataset import Splits, read_dataset
 from distill_core.errors import DataError
 from distill_core.heads.sequence_classification import SequenceClassification
-from distill_core.step import Job, StepRecord
+from distill_core.job import Job, StepRecord
 from distill_core.student import build_student
 from distill_core.teacher import load_tokenizer
 from distill_core.training import Trained, distill
