@@ -162,14 +162,14 @@ def _cells() -> list[Cell]:
             "speed",
             minilm,
             sst2,
-            "4000-rows",
+            "3000-rows",
             0,
             partial(
                 measure_speed,
                 SHARED / "models" / minilm,
                 SHARED / "data" / sst2,
                 {"text": "sentence", "label": "label"},
-                4000,
+                3000,
             ),
         ),
     ]
