@@ -151,8 +151,8 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         "Three epochs of distillation of minilm-l6-sst2 to 3 layers on rows of SST-2: the same teacher, "
         "start, rows, losses, batch size and learning rate, each in processes of its own, in turn, two "
         "rounds. Ours validates after each epoch, the others do not; they train in fp32, ours in what its "
-        "timing chose and without dropout, as all of SST-2 is learnt. Accuracy and agreement with the teacher on "
-        "872 validation rows.",
+        "timing chose and without dropout, as all of SST-2 is learnt. Accuracy and agreement with the teacher "
+        "on 872 validation rows.",
         (
             ("rows", _figure("rows", "{}")),
             *(
@@ -231,8 +231,8 @@ OVER_SEEDS: dict[str, tuple[str, Sequence[tuple[str, Callable[[Group], str]]]]] 
         "Half the depth, on public tasks: teachers fine-tuned from all-minilm-l6-v2 (6 layers), students of "
         "their layers 0, 2 and 4, mean and range over the seeds, scored on the test split. *labels-alone* "
         "is the same student from the same start without the teacher; *unlabelled-first* reads 40,000 texts "
-        "of other tasks (`data.unlabelled`) before the labelled rows, *logits* with `soft: mse`. Minutes are of "
-        "one thread, beside another training.",
+        "of other tasks (`data.unlabelled`) before the labelled rows, *logits* with `soft: mse`. Minutes are "
+        "of one thread, beside another training.",
         (
             ("task", lambda group: group[0]["data"]),
             ("setting", lambda group: group[0]["setting"]),
