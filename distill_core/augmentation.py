@@ -89,12 +89,21 @@ def _starting(tokenizer: PreTrainedTokenizerFast) -> Bool[np.ndarray, " pieces"]
 def _words(
     rows: Dataset, starts: Bool[np.ndarray, " pieces"], tokenizer: PreTrainedTokenizerFast
 ) -> Int[np.ndarray, " words"]:
-    """Return the pieces of the rows that are a word, or start one."""
+    """Return the pieces that stand in the rows as whole words."""
     seen = np.zeros(len(starts), bool)
     for batch in rows.select_columns(["input_ids"]).iter(_ROWS_A_CALL):
-        seen[np.concatenate(batch["input_ids"])] = True
+        ids = np.concatenate(batch["input_ids"])
+        seen[ids[_whole(ids, starts)]] = True
     seen[tokenizer.all_special_ids] = False
-    return np.flatnonzero(seen & starts)
+    return np.flatnonzero(seen)
+
+
+def _whole(
+    ids: Int[np.ndarray, " tokens"], starts: Bool[np.ndarray, " pieces"]
+) -> Bool[np.ndarray, " tokens"]:
+    """Tell which tokens are a word of their own: they start one, and so does the next."""
+    whole: Bool[np.ndarray, " tokens"] = starts[ids] & np.append(starts[ids[1:]], True)
+    return whole
 
 
 def _alternatives(
@@ -120,8 +129,7 @@ def _replace_words(
     starts: Bool[np.ndarray, " pieces"],
     alternatives: Int[np.ndarray, "vocabulary alternatives"],
 ) -> list[int]:
-    ends = np.append(starts[ids[1:]], True)
-    replaced = starts[ids] & ends & (draws.random(len(ids)) < REPLACED_SHARE)
+    replaced = _whole(ids, starts) & (draws.random(len(ids)) < REPLACED_SHARE)
     others = alternatives[ids, draws.integers(alternatives.shape[1], size=len(ids))]
     replaced_ids: list[int] = np.where(replaced, others, ids).tolist()
     return replaced_ids

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from distill_core.teacher import pooler_option
+from distill_core.teacher import new_like
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -45,9 +45,7 @@ class ModeChoice:
     """Median time of a training step in each mode, by name; empty where there was no choice."""
 
 
-def modes(
-    setting: Literal["auto", "fp32", "bf16", "fp16"], attention: str, device: torch.device
-) -> list[Mode]:
+def modes(setting: Precision | Literal["auto"], attention: str, device: torch.device) -> list[Mode]:
     """Return the modes worth a try, the one with the least surprises first.
 
     What a processor claims is no guide: some that list avx512_bf16 train slower in bf16. Fused
@@ -109,7 +107,6 @@ def with_attention(model: PreTrainedModel, attention: str) -> PreTrainedModel:
         return copy.deepcopy(model)
     config = copy.deepcopy(model.config)
     config._attn_implementation = attention
-    option = pooler_option(type(model), getattr(model, "pooler", None) is not None)
-    other: PreTrainedModel = type(model)(config, **option)
+    other = new_like(model, config)
     other.load_state_dict(model.state_dict())
     return other.train(model.training)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -60,6 +60,14 @@ T = TypeVar("T")
 ADVICE = "try a lower training.learning_rate, or training.precision: fp32"
 
 
+class _Models(NamedTuple):
+    """Copies of student and teacher in one mode, and what asks them."""
+
+    student: PreTrainedModel
+    ask_student: Ask
+    ask_teacher: Ask | None
+
+
 class Learner:
     """Takes one distillation step after another."""
 
@@ -83,9 +91,7 @@ class Learner:
             choice: of the same job in an earlier process; None times the modes.
         """
         self.job = job
-        setting = job.settings.dropout
-        few = teacher is None or job.rows < FEW_ROWS
-        self.dropout = few if setting == "auto" else setting
+        self.dropout = _dropout(job, teacher)
         self.accelerator = accelerator
         self.rows_at_once = job.settings.rows_at_once or job.settings.batch_size
         self.objective = build_objective(job.head, job.weights, job.train, student, teacher)
@@ -97,9 +103,13 @@ class Learner:
         their_depth = depth if teacher is None else teacher.config.num_hidden_layers
         pairs = map_layers(depth, their_depth, job.weights.hidden_layers)
         self.aligned, self._their_layers = zip(*pairs, strict=True)
-        self.choice = choice or self._choose_mode(student, teacher)
-        self.model, self.ask_student = self._student(student, self.choice.mode)
-        self.ask_teacher = self._teacher(teacher, self.choice.mode)
+        candidates = modes(job.settings.precision, attention_of(student), accelerator.device)
+        models = {
+            mode: _Models(*self._student(student, mode), self._teacher(teacher, mode))
+            for mode in ([choice.mode] if choice else candidates)
+        }
+        self.choice = choice or self._choose_mode(models)
+        self.model, self.ask_student, self.ask_teacher = models[self.choice.mode]
         if self.ask_teacher is not None and keep_in is not None:
             with accelerator.main_process_first():
                 self.ask_teacher = self._keep_outputs(self.ask_teacher, keep_in)
@@ -108,10 +118,8 @@ class Learner:
             rate = automatic_learning_rate(self.model.config.hidden_size)
         self.optimizers = build_optimizers(self.model, rate, self.projections.parameters())
         warm_up = math.ceil(WARM_UP_SHARE * job.steps)
-        self.schedules = [
-            get_linear_schedule_with_warmup(optimizer, warm_up, job.steps)
-            for optimizer in self.optimizers
-        ]
+        scheduled = partial(get_linear_schedule_with_warmup, num_warmup_steps=warm_up)
+        self.schedules = [scheduled(o, num_training_steps=job.steps) for o in self.optimizers]
         fp16 = self.choice.mode.precision == "fp16"
         self.scaler = GradScaler(accelerator.device.type, FIRST_LOSS_SCALE, enabled=fp16)
 
@@ -225,39 +233,28 @@ class Learner:
             return ask_teacher
         return TeacherOutputs(ask_teacher, lengths, shape, folder, embeddings)
 
-    def _choose_mode(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> ModeChoice:
+    def _choose_mode(self, models: Mapping[Mode, _Models]) -> ModeChoice:
         """Return the same choice on all processes."""
-        device = self.accelerator.device
-        candidates = modes(self.job.settings.precision, attention_of(student), device)
-        if len(candidates) == 1:
-            return ModeChoice(candidates[0])
-        steps = {mode: self._trial_step(student, teacher, mode) for mode in candidates}
-        choice = self._within_memory(lambda: choose_mode(steps))
+        if len(models) == 1:
+            return ModeChoice(next(iter(models)))
+        choice = self._within_memory(lambda: choose_mode(self._trial_steps(models)))
         return broadcast_object_list([choice])[0]  # type: ignore[no-any-return]
 
-    def _trial_step(
-        self, student: PreTrainedModel, teacher: PreTrainedModel | None, mode: Mode
-    ) -> Callable[[], None]:
-        """Return a step in a mode, on the rows at the start of the data."""
-        model, ask_student = self._student(student, mode)
-        ask_teacher = self._teacher(teacher, mode)
+    def _trial_steps(self, models: Mapping[Mode, _Models]) -> dict[Mode, Callable[[], None]]:
+        """Return a step in each mode, on the first rows of the data, without a trace in the weights."""
+        rows = [self.job.train[i] for i in range(min(self.rows_at_once, len(self.job.train)))]
+        batch = collate(rows, next(iter(models.values())).student.config.pad_token_id)
+        batch = send_to_device(batch, self.accelerator.device)
 
-        def step() -> None:
-            model.zero_grad()
+        def step(tried: _Models) -> None:
+            tried.student.zero_grad()
             self.projections.zero_grad()
-            rows = [self.job.train[i] for i in range(min(self.rows_at_once, len(self.job.train)))]
-            batch = collate(rows, student.config.pad_token_id)
-            batch = send_to_device(batch, self.accelerator.device)
-            self._losses(ask_student, ask_teacher, batch).total.backward()
+            self._losses(tried.ask_student, tried.ask_teacher, batch).total.backward()
 
-        return step
+        return {mode: partial(step, tried) for mode, tried in models.items()}
 
     def _student(self, student: PreTrainedModel, mode: Mode) -> tuple[PreTrainedModel, Ask]:
-        """Return a copy that learns, and what asks it.
-
-        Dropout keeps a model from learning by heart. Beside a teacher, whose answers tell more than
-        labels do, a student so small only learns less, unless it reads few rows many times.
-        """
+        """Return a copy that learns, and what asks it."""
         model = with_attention(student, mode.attention).to(self.accelerator.device)
         make_embeddings_sparse(model)
         return model.train(self.dropout), partial(self._student_output, model, mode.precision)
@@ -280,6 +277,17 @@ class Learner:
     def _teacher_output(self, teacher: PreTrainedModel, batch: Batch) -> Output:
         with torch.no_grad():
             return run_model(teacher, self.job.head, batch, self._their_layers, self.reads)
+
+
+def _dropout(job: Job, teacher: PreTrainedModel | None) -> bool:
+    """Tell whether dropout is on.
+
+    It keeps a model from learning by heart. Beside a teacher, whose answers tell more than labels do,
+    a student so small only learns less, unless it reads few rows many times.
+    """
+    if job.settings.dropout == "auto":
+        return teacher is None or job.rows < FEW_ROWS
+    return job.settings.dropout
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from distill_core.errors import TeacherError
 from distill_core.pooling import copy_pooling
-from distill_core.teacher import load_tokenizer, pooler_option
+from distill_core.teacher import load_tokenizer, new_like
 
 _PROBE_SHAPE = (2, 24)
 """Texts and tokens."""
@@ -37,8 +37,7 @@ def build_student(
     Raises:
         TeacherError: the family keeps something beside its layers that depends on their number.
     """
-    option = pooler_option(type(teacher), getattr(teacher, "pooler", None) is not None)
-    student = type(teacher)(_student_config(teacher.config, layers), **option)
+    student = new_like(teacher, _student_config(teacher.config, layers))
     state = teacher.state_dict()
     if layer_prefix is not None:
         state = pick_state(state, layer_prefix, layers)

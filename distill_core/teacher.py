@@ -19,7 +19,7 @@ from distill_core.files import files_digest
 from distill_core.heads import Head, find_head
 
 if TYPE_CHECKING:  # transformers takes seconds to import, and describing a folder does without it
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 FILES = (
     "config.json",
@@ -287,6 +287,13 @@ def pooler_option(model_class: type | None, has_pooler: bool) -> dict[str, bool]
         return {}
     takes = "add_pooling_layer" in inspect.signature(model_class).parameters
     return {"add_pooling_layer": False} if takes else {}
+
+
+def new_like(model: "PreTrainedModel", config: "PretrainedConfig") -> "PreTrainedModel":
+    """Return a model of the same class with random weights, with a pooler only if the other has one."""
+    option = pooler_option(type(model), getattr(model, "pooler", None) is not None)
+    other: PreTrainedModel = type(model)(config, **option)
+    return other
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":

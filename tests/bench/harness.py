@@ -39,7 +39,7 @@ class Cell:
     @property
     def name(self) -> str:
         """The file's name, without its ending."""
-        return "--".join((self.model, self.data, self.setting, f"seed{self.seed}"))
+        return "--".join((self.model, self.data, _slug(self.setting), f"seed{self.seed}"))
 
     def path(self, machine: str) -> Path:
         """Where the figures are kept."""
@@ -48,8 +48,16 @@ class Cell:
 
 def machine_name() -> str:
     """Name this machine by its processor and cores: figures of two machines never mix."""
-    processor = re.sub(r"[^a-z0-9]+", "-", describe_machine()["machine"].lower()).strip("-")
-    return f"{processor}-{os.cpu_count()}-cores"
+    return f"{_slug(describe_machine()['machine'])}-{os.cpu_count()}-cores"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def latest_stage(stages: Path, kind: str) -> Path:
+    """Return the folder of the stage of a kind that was made last."""
+    return max(stages.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime)
 
 
 def run_cells(cells: Iterable[Cell]) -> list[Path]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.bench.harness import latest_stage
 from tests.bench.teachers import SHARED, TEACHERS
 
 NAME = "mpnet-base-sst2"
@@ -42,10 +43,10 @@ def measure_paper_size(
     arguments = ["run", str(pipeline), *(part for change in changes for part in ("--set", change))]
     report = run_pipeline(arguments, output)
     stages = output / "stages"
-    rows = open_tokenized(_latest(stages, "data") / "rows")["validation"]
+    rows = open_tokenized(latest_stage(stages, "data") / "rows")["validation"]
     subjects = [
-        Subject("teacher", "torch", _latest(stages, "teacher")),
-        Subject("student", "torch", _latest(stages, "student") / "model"),
+        Subject("teacher", "torch", latest_stage(stages, "teacher")),
+        Subject("student", "torch", latest_stage(stages, "student") / "model"),
     ]
     timings = time_models(subjects, rows.select(pick_rows(rows["length"][:])).to_list())
     kept = ("retention", "agreement", "difference", "artifacts", "training", "timings_s", "student")
@@ -58,7 +59,3 @@ def measure_paper_size(
         "fewer_parameters": 1 - report["student"]["parameters"] / report["teacher"]["parameters"],
         "faster": timings["teacher"].p50_ms / timings["student"].p50_ms - 1,
     }
-
-
-def _latest(stages: Path, kind: str) -> Path:
-    return max(stages.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime)

@@ -11,11 +11,12 @@ from tests.bench.teachers import TASKS, print_validation, teacher_of, tokenized
 
 def planned() -> list[tuple[str, str, int]]:
     """Return the task, recipe and seed of each cell, what matters most first."""
-    return [
+    cells = (
         *((task, DEFAULT, seed) for seed in (0, 1, 2) for task in TASKS),
         *((task, ALONE, 0) for task in TASKS),
         *(("wnut17", recipe, seed) for seed in (0, 1, 2) for recipe in RECIPES),
-    ]
+    )
+    return list(dict.fromkeys(cells))
 
 
 def measure_retention(

@@ -123,7 +123,7 @@ def _measured(scratch: Path, teacher_folder: Path, rows: int) -> dict[str, Any]:
     teacher = load_model(teacher_folder)
     layers = pick_layers(seen.stack.kinds, StudentShape())
     start = build_student(teacher, seen.layer_prefix, layers)
-    settings = TrainingSettings(epochs=1, precision="fp32")
+    settings = TrainingSettings(epochs=1, batch_size=128, precision="fp32", dropout=False)
     job = Job(tokenized["train"], tokenized["validation"], seen.head, LossWeights(), settings)
     rates: list[float] = []
 

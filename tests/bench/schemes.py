@@ -13,6 +13,7 @@ from distill_core.benchmark import Subject, as_facts, pick_rows, time_models
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import QUANTIZED_FILE, quantize, score_file
 from distill_core.targets import INT8, INT8_REDUCED, Scheme
+from tests.bench.harness import latest_stage
 
 OURS = {scheme.name: scheme for scheme in (INT8, INT8_REDUCED)}
 PRESETS = {
@@ -34,7 +35,7 @@ def measure_scheme(name: str, main_job: Callable[[int], Any]) -> Mapping[str, An
 
     main_job(0)
     stages = WORK / "sst2-seed0" / "stages"
-    onnx, data, evaluation = (_only(stages, kind) for kind in ("onnx", "data", "evaluation"))
+    onnx, data, evaluation = (latest_stage(stages, kind) for kind in ("onnx", "data", "evaluation"))
     rows = open_tokenized(data / "rows")["validation"]
     with TemporaryDirectory() as folder:
         file = _quantize(name, onnx / "model.onnx", Path(folder))
@@ -45,10 +46,6 @@ def measure_scheme(name: str, main_job: Callable[[int], Any]) -> Mapping[str, An
         subjects = [Subject("int8", "onnx", file), Subject("fp32", "onnx", onnx / "model.onnx")]
         timings = time_models(subjects, rows.select(pick_rows(rows["length"][:])).to_list())
     return {**facts, "timings": as_facts(timings)}
-
-
-def _only(stages: Path, kind: str) -> Path:
-    return max(stages.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime)
 
 
 def _quantize(name: str, model: Path, folder: Path) -> Path:

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE, WordPiece
 from transformers import PreTrainedTokenizerFast
 
-from distill_core.augmentation import ALTERNATIVES, augment
+from distill_core.augmentation import augment
 
 WORDS = ["cat", "dog", "car", "bus", "red", "blue"]
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "un", "##seen", "zebra", "."]
@@ -68,11 +68,10 @@ def test_words_give_way_to_near_words_of_the_rows_and_nothing_else_changes(tmp_p
     vectors = embeddings_in_pairs()
     vectors[PIECES.index("zebra")] = vectors[PIECES.index("cat")]  # in no row
     more = augmented(rows, tmp_path, copies=60, embeddings=vectors)
-    # Every other word of the rows is among a word's fifteen nearest, there being so few.
-    animals = {PIECES.index(word) for word in ("cat", "dog", ".", "un")}
+    # Every other word of the rows is among a word's fifteen nearest, there being so few; un is no word.
+    words = {PIECES.index(word) for word in ("cat", "dog", ".")}
     longer = np.array(more["input_ids"][::2])
-    assert set(longer[:, 1]) <= animals
-    assert len(set(longer[:, 1])) > 1
+    assert set(longer[:, 1]) == words
     untouched = [0, 2, 3, 6]
     assert (longer[:, untouched] == np.array(rows[0]["input_ids"])[untouched]).all()
 
@@ -127,4 +126,3 @@ def test_byte_level_pieces_that_go_on_with_a_word_stay(tmp_path: Path) -> None:
     assert (found[:, [0, 2, 3, 6]] == np.array(row)[[0, 2, 3, 6]]).all()
     assert len(set(found[:, 1])) > 1
     assert len(set(found[:, 4])) > 1
-    assert ALTERNATIVES > 3

@@ -1,5 +1,6 @@
 """The pipeline file against the teacher: what of its losses makes no sense is refused before a run."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ def tokenizer(tiny_bert: Path) -> PreTrainedTokenizerFast:
     return load_tokenizer(tiny_bert)
 
 
-def check(teacher: Path, **losses: Any) -> None:
+def check(teacher: Path, more: Mapping[str, Any] | None = None, **losses: Any) -> None:
     pipeline = Pipeline(
         name="test",
         teacher=TeacherSource(source=str(teacher)),
-        data=DataSource(source="owner/data", max_length=32),
+        data=DataSource(source="owner/data", max_length=32, **(more or {})),
         losses=losses,
     )
     check_fit(pipeline, describe(teacher))
@@ -80,10 +81,7 @@ def test_more_text_is_refused_where_a_head_reads_none_as_it_stands(
     tmp_path: Path,
 ) -> None:
     suffix = CASES["multiple-choice"].head.architecture_suffix
-    teacher = describe(save_small("bert", suffix, tokenizer, tmp_path))
-    source = TeacherSource(source=str(tmp_path))
-    data = {"source": "owner/data", "max_length": 32, key: value}
-    pipeline = Pipeline(name="test", teacher=source, data=DataSource(**data))
+    teacher = save_small("bert", suffix, tokenizer, tmp_path)
     message = rf"data\.{key}: multiple-choice reads no text as it stands; accepted: {accepted}$"
     with pytest.raises(ConfigError, match=message):
-        check_fit(pipeline, teacher)
+        check(teacher, {key: value})
