@@ -195,7 +195,7 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         "teacher's vocabulary): the most memory that the process owned, mapped files aside, and time a row. "
         "The rate of training is the median of the first and of the last tenth of the steps.",
         (
-            ("rows", _figure("rows", "{:,}")),
+            ("rows", _figure("rows", "{:,.0f}")),
             *(
                 column
                 for phase in ("reading", "tokenizing", "training")
