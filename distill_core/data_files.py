@@ -9,6 +9,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from pyarrow.dataset import ParquetFragmentScanOptions
 
 from distill_core.config import DataSource
 from distill_core.errors import DataError, SourceUnreachable
@@ -17,7 +18,13 @@ from distill_core.pipeline_file import looks_like_path
 
 SPLITS = ("train", "validation", "test")
 FORMATS = {
-    "parquet": Dataset.from_parquet,
+    # pyarrow would otherwise read the whole file ahead.
+    "parquet": partial(
+        Dataset.from_parquet,
+        fragment_scan_options=ParquetFragmentScanOptions(
+            pre_buffer=False, use_buffered_stream=True
+        ),
+    ),
     "jsonl": Dataset.from_json,
     # A text may well be "NA" or "null", which pandas would read as nothing at all.
     "csv": partial(Dataset.from_csv, keep_default_na=False),

@@ -1,12 +1,16 @@
 """Read a data set and check every row of it, before anything is trained."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, List
+from datasets.fingerprint import generate_random_fingerprint
 from jaxtyping import Shaped
 
 from distill_core.columns import labelled_splits, missing_column
@@ -122,10 +126,9 @@ def _check_split(
         _check_texts(table[key], f"{where}: column {named[key]}", _HOLDS.get(key, "text"))
     if label_key:
         numbers = head.read_labels(labels, f"{where}: column {named[label_key]}")
-        table[label_key] = pa.array(
-            numbers if isinstance(numbers, np.ndarray) and numbers.ndim == 1 else list(numbers)
-        )
-    checked = Dataset(pa.table(table))
+        table[label_key] = pa.array(numbers) if head.label_type is None else _mapped(numbers, head)
+    # Named here, as datasets would read and copy all rows for a digest of them.
+    checked = Dataset(pa.table(table), fingerprint=generate_random_fingerprint())
     head.check_rows(checked, named, where)
     return checked
 
@@ -143,6 +146,18 @@ def _check_texts(texts: pa.ChunkedArray, where: str, wanted: str) -> None:
         raise DataError(
             f"{where}: row {first} is empty, as are {texts.null_count} in all; drop or fill them"
         )
+
+
+def _mapped(labels: Iterable[Any], head: Head) -> pa.ChunkedArray:
+    """Return labels as a column of a file that is mapped into memory, and has no name any more."""
+    schema = pa.schema({"labels": head.label_type})
+    rest = iter(labels)
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = str(Path(folder) / "labels.arrow")
+        with pa.ipc.new_stream(path, schema) as writer:
+            while piece := list(islice(rest, _LABELS_A_PIECE)):
+                writer.write(pa.record_batch([pa.array(piece, head.label_type)], schema))
+        return pa.ipc.open_stream(pa.memory_map(path)).read_all()["labels"]
 
 
 class _NamedLabels(Collection[Any]):

@@ -1,6 +1,6 @@
 """Texts that stand twice in a data set, or in two splits of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +9,8 @@ from jaxtyping import Bool, UInt64
 from pandas import Series
 from pandas.util import hash_array, hash_pandas_object
 
-_ROWS_A_CALL = 100_000
+_ROWS_A_CALL = 10_000
+_DIGESTS_A_SORT = 1_000_000
 
 
 def digest_rows(rows: Dataset, columns: Sequence[str]) -> UInt64[np.ndarray, " rows"]:
@@ -21,11 +22,15 @@ def digest_rows(rows: Dataset, columns: Sequence[str]) -> UInt64[np.ndarray, " r
         rows: read in pieces, as they lie on disk.
         columns: what to look at.
     """
-    pieces = [
-        _digest(rows.select(range(start, min(start + _ROWS_A_CALL, len(rows)))), columns)
-        for start in range(0, len(rows), _ROWS_A_CALL)
-    ]
-    return np.concatenate(pieces) if pieces else np.empty(0, np.uint64)
+    digests = np.empty(len(rows), np.uint64)
+    for start, piece in zip(range(0, len(rows), _ROWS_A_CALL), _pieces(rows, columns), strict=True):
+        digests[start : start + len(piece)] = piece
+    return digests
+
+
+def _pieces(rows: Dataset, columns: Sequence[str]) -> Iterator[UInt64[np.ndarray, " piece"]]:
+    for start in range(0, len(rows), _ROWS_A_CALL):
+        yield _digest(rows.select(range(start, min(start + _ROWS_A_CALL, len(rows)))), columns)
 
 
 def _digest(rows: Dataset, columns: Sequence[str]) -> UInt64[np.ndarray, " rows"]:
@@ -42,10 +47,27 @@ def _digest(rows: Dataset, columns: Sequence[str]) -> UInt64[np.ndarray, " rows"
 
 
 def first_of_each(digests: UInt64[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
-    """Tell which rows are the first with their digest."""
+    """Tell which rows are the first with their digest.
+
+    Sorted are those with like remainders at a time, since a sort takes five times what it sorts.
+    """
     first = np.zeros(len(digests), bool)
-    first[np.unique(digests, return_index=True)[1]] = True
+    parts = len(digests) // _DIGESTS_A_SORT + 1
+    for part in range(parts):
+        rows = np.flatnonzero(digests % parts == part)
+        first[rows[np.unique(digests[rows], return_index=True)[1]]] = True
     return first
+
+
+def stand_in(
+    digests: UInt64[np.ndarray, " rows"], others: UInt64[np.ndarray, " others"]
+) -> Bool[np.ndarray, " rows"]:
+    """Tell which rows have a digest that is among others, which are few: np.isin would sort all."""
+    if len(others) == 0:
+        return np.zeros(len(digests), bool)
+    known = np.unique(others)
+    places = np.minimum(np.searchsorted(known, digests), len(known) - 1)
+    return np.asarray(known[places] == digests)
 
 
 def drop_duplicates(rows: Dataset) -> tuple[Dataset, str | None]:
@@ -68,10 +90,14 @@ def note_leaks(train: Dataset, others: Mapping[str, Dataset], columns: Sequence[
         others: splits that are scored, by name.
         columns: of the texts.
     """
-    known = digest_rows(train, columns)
+    scored = {name: digest_rows(rows, columns) for name, rows in others.items()}
+    every = np.concatenate(list(scored.values()))
+    learnt = [piece[stand_in(piece, every)] for piece in _pieces(train, columns)]
     notes = []
-    for name, rows in others.items():
-        leaked = int(np.isin(digest_rows(rows, columns), known).sum())
+    for name, digests in scored.items():
+        leaked = int(stand_in(digests, np.concatenate(learnt)).sum())
         if leaked:
-            notes.append(f"{name}: {leaked} of {len(rows)} rows have texts that stand in train too")
+            notes.append(
+                f"{name}: {leaked} of {len(digests)} rows have texts that stand in train too"
+            )
     return notes

@@ -92,5 +92,6 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
             gradient = parameter.grad._values()
         values.append(gradient)
     norm = torch.nn.utils.get_total_norm(values)
-    torch._foreach_mul_(values, torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+    if norm > max_norm:  # else the multiplication by 1 would read and write every gradient
+        torch._foreach_mul_(values, max_norm / (norm + 1e-6))
     return norm

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, send_to_device
@@ -241,8 +242,10 @@ class Learner:
         return broadcast_object_list([choice])[0]  # type: ignore[no-any-return]
 
     def _trial_steps(self, models: Mapping[Mode, _Models]) -> dict[Mode, Callable[[], None]]:
-        """Return a step in each mode, on the first rows of the data, without a trace in the weights."""
-        rows = [self.job.train[i] for i in range(min(self.rows_at_once, len(self.job.train)))]
+        """Return a step in each mode, on rows of the usual length, without a trace in the weights."""
+        longest_last = np.argsort(row_lengths(self.job.train), kind="stable")
+        first = max(len(longest_last) - self.rows_at_once, 0) // 2
+        rows = self.job.train.select(longest_last[first:][: self.rows_at_once]).to_list()
         batch = collate(rows, next(iter(models.values())).student.config.pad_token_id)
         batch = send_to_device(batch, self.accelerator.device)
 

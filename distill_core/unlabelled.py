@@ -11,7 +11,7 @@ from jaxtyping import Bool
 
 from distill_core.config import DataSource
 from distill_core.data_files import FORMATS, data_fingerprint, load_file, load_splits
-from distill_core.duplicates import digest_rows, first_of_each
+from distill_core.duplicates import digest_rows, first_of_each, stand_in
 from distill_core.errors import DataError, SourceUnreachable
 from distill_core.files import file_digest
 
@@ -57,7 +57,7 @@ def read_unlabelled(
     kept[kept] = first_of_each(digests[kept])
     for split in scored:
         for column in text_columns:
-            kept &= ~np.isin(digests, digest_rows(split, [column]))
+            kept &= ~stand_in(digests, digest_rows(split, [column]))
     if not kept.any():
         raise DataError(f"data.unlabelled: {source.unlabelled}: no text is left of {len(rows)}")
     if kept.all():

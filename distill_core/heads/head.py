@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float, Int, Shaped
-from numpy.typing import NDArray
 
 from distill_core.pooling import Pooling
 
@@ -50,6 +50,8 @@ class Head(ABC):
     """How many encoded rows a row becomes, if its texts are not too long."""
     label_column: ClassVar[str | None]
     """Key of data.columns that holds the labels; None where the texts alone say what is right."""
+    label_type: ClassVar[pa.DataType | None] = None
+    """Of labels that are more than a number each."""
     without_labels: ClassVar[str | None] = None
     """How models are scored where the data have no labels; None where they must have some."""
     has_classes: ClassVar[bool] = True
@@ -93,12 +95,15 @@ class Head(ABC):
         return self
 
     @abstractmethod
-    def read_labels(self, values: Collection[Any], where: str) -> NDArray[Any] | list[Any]:
+    def read_labels(self, values: Collection[Any], where: str) -> Iterable[Any]:
         """Check a column of labels, and turn classes into numbers.
 
         Args:
             values: as they stand in the data set.
             where: file and column, for the message.
+
+        Returns:
+            An array of numbers, or one after the other what is of `label_type`.
 
         Raises:
             DataError: a label that the teacher cannot give.

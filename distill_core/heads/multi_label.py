@@ -1,9 +1,10 @@
 """Any number of labels for each text, or for each pair of texts."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
@@ -17,6 +18,7 @@ class MultiLabelClassification(TextHead):
 
     name = "multi-label-classification"
     main_metric = "f1_micro"
+    label_type = pa.list_(pa.float32())
     kind = "a classifier that gives a text any number of labels"
     reading = "A text has every label whose logit is above 0."
 
@@ -25,18 +27,17 @@ class MultiLabelClassification(TextHead):
         """What the config says; a model cannot be told from one of single labels otherwise."""
         return problem_type == "multi_label_classification"
 
-    def read_labels(self, values: Collection[Any], where: str) -> NDArray[np.float32]:
+    def read_labels(self, values: Collection[Any], where: str) -> Iterator[NDArray[np.float32]]:
         """Turn lists of names or numbers of classes into 0 and 1 for each class."""
         numbers = {name: number for number, name in enumerate(self.labels)}
-        labels = np.zeros((len(values), len(self.labels)), dtype=np.float32)
         for row, named in enumerate(values):
             if not isinstance(named, list):
                 raise DataError(
                     f"{where}: row {row} has {named!r}; accepted: a list of labels, which may be empty"
                 )
-            for value in named:
-                labels[row, class_number(value, numbers, f"{where}: row {row}")] = 1
-        return labels
+            labels = np.zeros(len(self.labels), dtype=np.float32)
+            labels[[class_number(value, numbers, f"{where}: row {row}") for value in named]] = 1
+            yield labels
 
     def soft_loss(
         self,

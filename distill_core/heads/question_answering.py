@@ -1,9 +1,10 @@
 """The span of a context that answers a question, if there is one, as SQuAD asks for it."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float, Int
 
 from distill_core.errors import ConfigError, DataError
@@ -39,6 +40,7 @@ class QuestionAnswering(Head):
     main_metric = "f1"
     text_columns = ("question", "context")
     label_column = "answers"
+    label_type = pa.struct({"text": pa.list_(pa.string()), "answer_start": pa.list_(pa.int64())})
     has_classes = False
     scored_columns = ("window", "context", "answers")
     kind = "a model that answers questions from a text"
@@ -58,17 +60,19 @@ class QuestionAnswering(Head):
         """Whatever the config says of problems and labels, which are about classes."""
         return True
 
-    def read_labels(self, values: Collection[Any], where: str) -> list[dict[str, list[Any]]]:
+    def read_labels(self, values: Collection[Any], where: str) -> Iterator[dict[str, list[Any]]]:
         """Check that answers are texts with their places, and that some question has one."""
+        answered = False
         for row, value in enumerate(values):
             if not _are_answers(value):
                 raise DataError(
                     f"{where}: row {row} has {repr(value)[:80]}; accepted: {{text: [...], answer_start: "
                     "[...]}, as many texts as places, none blank; both empty where there is no answer"
                 )
-        if not any(value["text"] for value in values):
+            answered = answered or bool(value["text"])
+            yield {key: value[key] for key in ("text", "answer_start")}
+        if not answered:
             raise DataError(f"{where}: no row has an answer, so there is nothing to find")
-        return [{key: value[key] for key in ("text", "answer_start")} for value in values]
 
     def check_rows(
         self, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str | None], where: str

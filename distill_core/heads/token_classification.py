@@ -1,10 +1,11 @@
 """A label for each word: named entities and the like."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float, Int
 
 from distill_core.errors import DataError
@@ -25,6 +26,7 @@ class TokenClassification(Head):
     main_metric = "f1"
     text_columns = ("tokens",)
     label_column = "tags"
+    label_type = pa.list_(pa.int64())
     kind = "a tagger of words"
     reading = (
         "Each token has a logit for each tag, and its tag is the one with the largest; a word's tag is that "
@@ -37,13 +39,11 @@ class TokenClassification(Head):
         """Whatever the config says of problems, which is about texts."""
         return labels > 1
 
-    def read_labels(self, values: Collection[Any], where: str) -> list[list[int]]:
+    def read_labels(self, values: Collection[Any], where: str) -> Iterator[list[int]]:
         """Turn lists of numbers or names of classes into class numbers."""
         numbers = {name: number for number, name in enumerate(self.labels)}
-        return [
-            [class_number(value, numbers, f"{where}: row {row}") for value in tags or ()]
-            for row, tags in enumerate(values)
-        ]
+        for row, tags in enumerate(values):
+            yield [class_number(value, numbers, f"{where}: row {row}") for value in tags or ()]
 
     def check_rows(
         self, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str | None], where: str

@@ -92,9 +92,9 @@ def second_run() -> Mapping[str, Any]:
 
 def _cells() -> list[Cell]:
     from tests.bench.paper_size import NAME, measure_paper_size
-    from tests.bench.recipes import ABLATED_EPOCHS, ABLATED_TASK, ABLATIONS, RECIPES
-    from tests.bench.retention import measure_retention, planned
-    from tests.bench.scale import SIZES, measure_scale
+    from tests.bench.recipes import ABLATED_EPOCHS, ABLATED_TASK, ABLATIONS, RECIPES, SIZES
+    from tests.bench.retention import in_8_bits, measure_retention, planned
+    from tests.bench.scale import COUNTS, measure_scale
     from tests.bench.schemes import SCHEMES, measure_scheme
     from tests.bench.speed import measure_speed
 
@@ -149,6 +149,33 @@ def _cells() -> list[Cell]:
         ),
         *(
             Cell(
+                "size",
+                "all-minilm-l6-v2",
+                ABLATED_TASK,
+                size,
+                0,
+                partial(
+                    measure_retention,
+                    ABLATED_TASK,
+                    recipe,
+                    0,
+                    "validation",
+                    ABLATED_EPOCHS,
+                    in_8_bits,
+                ),
+            )
+            for size, recipe in SIZES.items()
+        ),
+        Cell(
+            "masked-language",
+            "all-minilm-l6-v2",
+            "wikitext2",
+            "default",
+            0,
+            partial(measure_retention, "wikitext2", RECIPES["default"], 0, "validation"),
+        ),
+        *(
+            Cell(
                 "scale",
                 "bert-4x64",
                 "generated",
@@ -156,7 +183,7 @@ def _cells() -> list[Cell]:
                 0,
                 partial(measure_scale, SHARED / "models" / minilm, rows),
             )
-            for rows in SIZES
+            for rows in COUNTS
         ),
         Cell(
             "speed",

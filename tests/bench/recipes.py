@@ -23,6 +23,8 @@ class Recipe:
     """Texts of other tasks come first."""
     taught: bool = True
     """Whether there is a teacher."""
+    copied: bool = True
+    """Whether the student starts from its teacher's weights, not from random ones."""
 
 
 DEFAULT, ALONE = "default", "labels-alone"
@@ -51,10 +53,35 @@ ABLATIONS = {
     "layers spread": Recipe(student={"layers": "spread"}),
     "top layers": Recipe(student={"layers": "top"}),
     "bottom layers": Recipe(student={"layers": "bottom"}),
+    "random weights": Recipe(copied=False),
     "half the learning rate": Recipe(training={"learning_rate": 1e-4}),
     "twice the learning rate": Recipe(training={"learning_rate": 4e-4}),
 }
 """Table: setting → the default, but for one thing."""
+
+SIZES = {
+    "6 x 384, half the neurons": Recipe(student={"count": 6, "intermediate_size": 768}),
+    "4 x 384": Recipe(student={"layers": "spread", "count": 4}),
+    "3 x 384": Recipe(),
+    "2 x 384": Recipe(student={"layers": "spread", "count": 2}),
+    "4 x 312": Recipe(
+        student={"layers": "spread", "count": 4, "hidden_size": 312, "intermediate_size": 1200}
+    ),
+    "6 x 192": Recipe(
+        student={"count": 6, "hidden_size": 192, "heads": 6, "intermediate_size": 768}
+    ),
+    "3 x 192": Recipe(student={"hidden_size": 192, "heads": 6, "intermediate_size": 768}),
+    "2 x 192": Recipe(
+        student={
+            "layers": "spread",
+            "count": 2,
+            "hidden_size": 192,
+            "heads": 6,
+            "intermediate_size": 768,
+        }
+    ),
+}
+"""Table: depth and width → the default, but for these."""
 
 ABLATED_TASK = "clinc150"
 ABLATED_EPOCHS = 3

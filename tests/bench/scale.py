@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-SIZES = (10_000, 100_000, 1_000_000)
+COUNTS = (10_000, 100_000, 1_000_000)
 LABELS = ("even", "odd")
 _ROWS_A_PIECE = 50_000
 _SAMPLE_EVERY_S = 0.02

@@ -190,6 +190,36 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
             _MINUTES,
         ),
     ),
+    "size": (
+        "Retention against size: CLINC150, the teacher of the retention table (6 x 384), three epochs, one "
+        "seed, scored on the validation rows; layers spread, or one of two; of narrower students what "
+        "matters most is kept. File and latency are of the 8-bit ONNX file (p50, batch 1, 1 thread; beside "
+        "another training).",
+        (
+            ("layers x width", lambda record: record["setting"]),
+            ("parameters", _figure("parameters", "{:.1f}M", 1e-6)),
+            ("MB in 8 bits", _figure("bytes", "{:.1f}", 1e-6)),
+            ("p50 ms", _figure("timings.int8.p50_ms", "{:.2f}")),
+            ("student", _figure("student.accuracy")),
+            ("retention", _figure("retention")),
+            ("agreement", _figure("agreement")),
+            _MINUTES,
+        ),
+    ),
+    "masked-language": (
+        "Masked language modelling: all-minilm-l6-v2 with a new head, trained on the test split of "
+        "WikiText-2 (the only text of it at hand), distilled to half the depth on the same, scored on the "
+        "validation split.",
+        (
+            ("teacher: accuracy", _figure("teacher.accuracy")),
+            ("pseudo-perplexity", _figure("teacher.pseudo_perplexity", "{:.1f}")),
+            ("student: accuracy", _figure("student.accuracy")),
+            ("its pseudo-perplexity", _figure("student.pseudo_perplexity", "{:.1f}")),
+            ("retention", _figure("retention")),
+            ("agreement", _figure("agreement")),
+            _MINUTES,
+        ),
+    ),
     "scale": (
         "Rows that are read, tokenized and distilled once (a random BERT of 4 layers of 64 to 2, fp32, one "
         "teacher's vocabulary): the most memory that the process owned, mapped files aside, and time a row. "

@@ -58,6 +58,9 @@ TASKS = {
         teacher_epochs=10,
         epochs=15,
     ),
+    "wikitext2": BenchTask(
+        "masked-language-modelling", {}, [], teacher_epochs=6, epochs=6, teacher_rate=3e-4
+    ),
     "restaurant8k": BenchTask("question-answering", {}, ["0", "1"], teacher_epochs=5, epochs=8),
 }
 
@@ -87,12 +90,9 @@ def _fine_tune(name: str, folder: Path) -> None:
     head = HEADS[task.head](tuple(task.labels))
     torch.manual_seed(0)
     numbered = dict(enumerate(task.labels))
+    named = {"id2label": numbered, "label2id": {label: n for n, label in numbered.items()}}
     start = getattr(transformers, head.auto_class).from_pretrained(
-        BASE,
-        dtype=torch.float32,
-        id2label=numbered,
-        label2id={label: number for number, label in numbered.items()},
-        **task.config,
+        BASE, dtype=torch.float32, **(named if numbered else {}), **task.config
     )
     settings = TrainingSettings(
         epochs=task.teacher_epochs,

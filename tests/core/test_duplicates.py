@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from distill_core.config import Columns, DataSource
 from distill_core.dataset import Splits, read_dataset
-from distill_core.duplicates import digest_rows, drop_duplicates, first_of_each
+from distill_core.duplicates import digest_rows, drop_duplicates, first_of_each, stand_in
 from distill_core.heads import Head
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.heads.token_classification import TokenClassification
@@ -43,6 +43,21 @@ def test_rows_are_alike_where_all_their_values_are(rows: list[tuple[str, list[st
     alike = [[a == b for b in rows] for a in rows]
     assert (np.equal.outer(digests, digests) == np.array(alike)).all()
     assert first_of_each(digests).tolist() == [row not in rows[:n] for n, row in enumerate(rows)]
+
+
+def test_the_first_of_each_is_found_among_more_digests_than_are_sorted_at_once() -> None:
+    digests = np.random.default_rng(0).integers(0, 1_000_000, 2_500_000).astype(np.uint64)
+    _, expected = np.unique(digests, return_index=True)
+    assert np.flatnonzero(first_of_each(digests)).tolist() == np.sort(expected).tolist()
+
+
+digest_lists = st.lists(st.integers(0, 5) | st.just(2**64 - 1))
+
+
+@given(digest_lists, digest_lists)
+def test_digests_are_found_among_others(some: list[int], others: list[int]) -> None:
+    found = stand_in(np.array(some, np.uint64), np.array(others, np.uint64))
+    assert found.tolist() == [digest in others for digest in some]
 
 
 def test_the_order_of_columns_counts() -> None:
