@@ -6,7 +6,8 @@ from pkgutil import iter_modules
 from typing import Any
 
 from distill_core.errors import ConfigError, TeacherError
-from distill_core.heads.head import Head, Labels, TextHead
+from distill_core.heads.head import Head, TextHead
+from distill_core.heads.scores import Labels
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

@@ -8,7 +8,8 @@ from jaxtyping import Float, Int, Shaped
 from numpy.typing import NDArray
 
 from distill_core.errors import TeacherError
-from distill_core.heads.head import Head, Labels, sum_by_row
+from distill_core.heads.head import Head
+from distill_core.heads.scores import Labels, count_right, ratio
 from distill_core.heads.token_classification import NOT_COUNTED
 
 MASKED_SHARE = 0.15
@@ -192,12 +193,11 @@ class MaskedLanguageModelling(Head):
         self, predictions: Float[np.ndarray, "units 2"], labels: Labels
     ) -> Float[np.ndarray, "rows parts"]:
         """Return right answers and answers."""
-        right = predictions[:, 0] == labels.values
-        return sum_by_row(np.stack([right, np.ones(len(right))], axis=1).astype(float), labels)
+        return count_right(predictions[:, 0], labels)
 
     def main_score(self, sums: Float[np.ndarray, "*draws parts"]) -> Float[np.ndarray, "*draws"]:
         """Accuracy: right answers / answers."""
-        return np.asarray(sums[..., 0] / sums[..., 1])
+        return ratio(sums)
 
     def agreement(
         self, predictions: Float[np.ndarray, "units 2"], others: Float[np.ndarray, "units 2"]

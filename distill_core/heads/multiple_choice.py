@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from distill_core.errors import DataError
-from distill_core.heads.head import Head, Labels
+from distill_core.heads.head import Head
+from distill_core.heads.scores import Labels, count_right, ratio
 
 
 class MultipleChoice(Head):
@@ -115,12 +116,11 @@ class MultipleChoice(Head):
         self, predictions: Int[np.ndarray, " units"], labels: Labels
     ) -> Float[np.ndarray, "rows parts"]:
         """Return right answers and answers."""
-        right = (predictions == labels.values).astype(float)
-        return np.stack([right, np.ones_like(right)], axis=1)
+        return count_right(predictions, labels)
 
     def main_score(self, sums: Float[np.ndarray, "*draws parts"]) -> Float[np.ndarray, "*draws"]:
         """Accuracy: right answers / answers."""
-        return np.asarray(sums[..., 0] / sums[..., 1])
+        return ratio(sums)
 
     def answer(self, logits: Float[np.ndarray, " choices"], row: Mapping[str, Any]) -> str:
         """Return the number of the choice, from 0."""

@@ -8,7 +8,8 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 
 from distill_core.errors import ConfigError, DataError
-from distill_core.heads.head import Head, Labels
+from distill_core.heads.head import Head
+from distill_core.heads.scores import Labels, ratio
 from distill_core.heads.squad_score import score_answer
 
 NO_ANSWER = 0
@@ -227,7 +228,7 @@ class QuestionAnswering(Head):
 
     def main_score(self, sums: Float[np.ndarray, "*draws parts"]) -> Float[np.ndarray, "*draws"]:
         """F1, mean over the questions."""
-        return np.asarray(sums[..., 0] / sums[..., 1])
+        return ratio(sums)
 
     def answer(self, logits: Float[np.ndarray, "tokens 2"], row: Mapping[str, Any]) -> str:
         """Return the answer's text; nothing, if the window has none."""

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from distill_core.heads.head import Head, Labels
+from distill_core.heads.head import Head
 from distill_core.heads.regression import Regression
+from distill_core.heads.scores import Labels, ratio
 from distill_core.pooling import read_pooling
 
 _FOUND_AMONG = 10
@@ -160,7 +161,7 @@ class SentenceEmbeddings(Head):
     def main_score(self, sums: Float[np.ndarray, "*draws parts"]) -> Float[np.ndarray, "*draws"]:
         """Spearman's correlation of moments, or the mean reciprocal rank."""
         if sums.shape[-1] == 2:
-            return np.asarray(sums[..., 0] / sums[..., 1])
+            return ratio(sums)
         return _SCORES.main_score(sums)
 
     def agreement(

@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from distill_core.errors import DataError
-from distill_core.heads.head import Labels, TextHead, sum_by_row
+from distill_core.heads.head import TextHead
+from distill_core.heads.scores import Labels, count_right, ratio
 
 
 class SequenceClassification(TextHead):
@@ -62,12 +63,11 @@ class SequenceClassification(TextHead):
         self, predictions: Int[np.ndarray, " units"], labels: Labels
     ) -> Float[np.ndarray, "rows parts"]:
         """Return right answers and answers."""
-        right = predictions == labels.values
-        return sum_by_row(np.stack([right, np.ones(len(right))], axis=1).astype(float), labels)
+        return count_right(predictions, labels)
 
     def main_score(self, sums: Float[np.ndarray, "*draws parts"]) -> Float[np.ndarray, "*draws"]:
         """Accuracy: right answers / answers."""
-        return np.asarray(sums[..., 0] / sums[..., 1])
+        return ratio(sums)
 
     def linear_logits(
         self, features: Any, labels: Labels, asked: Any

@@ -9,7 +9,8 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 
 from distill_core.errors import DataError
-from distill_core.heads.head import Head, Labels, f1
+from distill_core.heads.head import Head
+from distill_core.heads.scores import Labels, f1
 from distill_core.heads.sequence_classification import class_number
 
 NOT_COUNTED = -100

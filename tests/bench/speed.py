@@ -1,7 +1,7 @@
 """How fast a distillation goes: ours beside a plain Trainer and TextBrewer, each in a process of its own.
 
-The same teacher, student, rows, losses, batch size, epochs and learning rate. The others do what their
-tutorials do: fp32, batches padded to their longest row, AdamW over all parameters, no validation.
+The same teacher, student, rows, losses, batch size, epochs, learning rate and validation after each epoch.
+The others do what their tutorials do: fp32, batches padded to their longest row, AdamW over all parameters.
 
 TextBrewer is no dependency: clone airaria/TextBrewer, and name its folder `src` in TEXTBREWER, with the
 folder that holds tensorboard, which it imports, after a colon.
@@ -126,13 +126,21 @@ class Work:
 
         return dict(collate(rows, self.start.config.pad_token_id))
 
+    def validate(self) -> float:
+        """Validate the student as ours is, and return the time."""
+        from distill_core.evaluation import model_logits
+
+        model_logits(self.start, self.head, self.validation)
+        self.start.train()
+        return time.perf_counter()
+
 
 Trained = tuple[Any, float, dict[str, Any]]
 """The student, when its first epoch ended, and what else is worth a note."""
 
 
 def ours(work: Work) -> Trained:
-    """Train as `run` does, validation after each epoch included."""
+    """Train as `run` does."""
     from distill_core.config import LossWeights, TrainingSettings
     from distill_core.job import Job
     from distill_core.training import EpochRecord, distill
@@ -220,7 +228,7 @@ def plain_trainer(work: Work) -> Trained:
 
     class Clock(TrainerCallback):
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
-            ends.append(time.perf_counter())
+            ends.append(work.validate())
 
     arguments = TrainingArguments(
         output_dir=str(work.scratch / "trainer"),
@@ -295,7 +303,7 @@ def textbrewer(work: Work) -> Trained:
                 "num_warmup_steps": int(WARM_UP_SHARE * work.steps),
                 "num_training_steps": work.steps,
             },
-            callback=lambda model, step: ends.append(time.perf_counter()),
+            callback=lambda model, step: ends.append(work.validate()),
             output_hidden_states=True,
         )
     return work.start, ends[0], {"precision": "fp32"}

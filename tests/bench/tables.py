@@ -150,7 +150,7 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
     "speed": (
         "Three epochs of distillation of minilm-l6-sst2 to 3 layers on rows of SST-2: the same teacher, "
         "start, rows, losses, batch size and learning rate, each in processes of its own, in turn, two "
-        "rounds. Ours validates after each epoch, the others do not; they train in fp32, ours in what its "
+        "rounds, each validated after each epoch in the same way. The others train in fp32, ours in what its "
         "timing chose and without dropout, as all of SST-2 is learnt. Accuracy and agreement with the "
         "teacher on 872 validation rows.",
         (
