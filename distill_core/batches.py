@@ -1,7 +1,7 @@
 """Tokenize a data set once, and give it out in padded batches of texts of like length."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -162,20 +162,18 @@ def row_lengths(rows: Dataset) -> Int[np.ndarray, " rows"]:
     return np.asarray(rows.with_format("numpy")["length"][:])
 
 
-def training_batches(
+def training_batch(
     rows: Dataset,
-    order: Iterable[list[int]],
+    numbers: list[int],
     pad_token_id: int,
     for_training: ForTraining = lambda row: row,
-) -> Iterator[Batch]:
-    """Yield batches of rows, by their numbers; those of labelled rows tell these numbers too."""
-    labelled = "label" in rows.column_names
-    for numbers in order:
-        picked = rows.__getitems__(numbers)
-        if labelled:
-            numbered = zip(numbers, picked, strict=True)
-            picked = [for_training({**row, "row": number}) for number, row in numbered]
-        yield collate(picked, pad_token_id)
+) -> Batch:
+    """Return a batch of rows, by their numbers; one of labelled rows tells these numbers too."""
+    picked: Sequence[Mapping[str, Any]] = rows.__getitems__(numbers)
+    if "label" in rows.column_names:
+        numbered = zip(numbers, picked, strict=True)
+        picked = [for_training({**row, "row": number}) for number, row in numbered]
+    return collate(picked, pad_token_id)
 
 
 def evaluation_batches(

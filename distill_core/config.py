@@ -214,6 +214,9 @@ class TrainingSettings(_Section):
     null is the whole batch, until memory runs out."""
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
     """The peak, reached after a tenth of the steps; auto follows the model's width."""
+    unlabelled: Literal["first", "between"] = "first"
+    """When unlabelled and augmented rows are read: all of them first, or a part of them in each epoch,
+    batch by batch among the labelled ones."""
     dropout: Literal["auto"] | bool = "auto"
     """As the teacher's config has it. auto turns it on where there is no teacher, or fewer than 30,000
     rows to learn from."""

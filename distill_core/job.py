@@ -19,7 +19,7 @@ class Job:
     weights: LossWeights
     settings: TrainingSettings
     unlabelled: Dataset | None = None
-    """Rows without labels, which are read once, before the others."""
+    """Rows without labels, which are read once."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -39,12 +39,17 @@ class Job:
     @property
     def steps(self) -> int:
         """Batches of the whole training, unless it stops early."""
-        steps = self.unlabelled_steps + self.settings.epochs * self.steps_per_epoch
-        return min(steps, self.settings.max_steps or steps)
+        return min(self._all_steps, self.settings.max_steps or self._all_steps)
+
+    @property
+    def _all_steps(self) -> int:
+        return self.unlabelled_steps + self.settings.epochs * self.steps_per_epoch
 
     def epoch_of(self, step: int) -> float:
         """Return how often the labelled rows were read after a step."""
-        return max(step - self.unlabelled_steps, 0) / self.steps_per_epoch
+        if self.settings.unlabelled == "first":
+            return max(step - self.unlabelled_steps, 0) / self.steps_per_epoch
+        return self.settings.epochs * step / self._all_steps
 
 
 @dataclass(frozen=True)

@@ -228,8 +228,7 @@ class Learner:
         embeddings = "embeddings" in self.reads
         shape = (len(self.aligned) + embeddings, self.width)
         budget = 1e9 * self.job.settings.keep_outputs_gb
-        again = self.job.steps > self.job.unlabelled_steps + self.job.steps_per_epoch
-        again = again and not self.job.head.inputs_change
+        again = self.job.epoch_of(self.job.steps) > 1 and not self.job.head.inputs_change
         if not (again and fits(lengths, shape, budget, folder)):
             return ask_teacher
         return TeacherOutputs(ask_teacher, lengths, shape, folder, embeddings)

@@ -15,12 +15,13 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel, set_seed
 
-from distill_core.batches import Batch, LengthBuckets, row_lengths, training_batches
+from distill_core.batches import Batch, training_batch
 from distill_core.checkpoint import Checkpoint
 from distill_core.errors import TrainingError
 from distill_core.evaluation import model_logits, read_labels, score
 from distill_core.job import Job, StepRecord
 from distill_core.mode import Mode, ModeChoice
+from distill_core.schedule import Numbered, epochs
 from distill_core.step import ADVICE, Learner, now_ms
 from distill_core.teacher_outputs import TeacherOutputs
 
@@ -150,25 +151,21 @@ class _Run:
         return self.trained
 
     def _epochs(self) -> Iterator[tuple[int, Iterable[Batch]]]:
-        """Yield the number and the batches of each epoch, but for the steps that were taken.
-
-        Epoch 0 holds the unlabelled rows, if there are any.
-        """
-        job = self.job
-        parts = [(number, job.train) for number in range(1, job.settings.epochs + 1)]
-        if job.unlabelled is not None:
-            parts = [(0, job.unlabelled), *parts]
+        """Yield the number and the batches of each epoch, but for the steps that were taken."""
         start = 0
-        for number, rows in parts:
-            buckets = LengthBuckets(row_lengths(rows), job.settings.batch_size, job.settings.seed)
-            end = min(start + len(buckets), job.steps)
+        for epoch in epochs(self.job):
+            end = min(start + epoch.steps, self.job.steps)
             taken = min(max(len(self.trained.steps), start), end)
-            order = islice(buckets.of_epoch(max(number - 1, 0)), taken - start, end - start)
-            drawn = partial(job.head.for_training, seed=job.settings.seed, epoch=max(number - 1, 0))
-            yield number, training_batches(rows, order, self.model.config.pad_token_id, drawn)
+            left = islice(epoch.batches, taken - start, end - start)
+            yield epoch.number, self._batches(left, max(epoch.number - 1, 0))
             start = end
-            if start == job.steps:
+            if start == self.job.steps:
                 return
+
+    def _batches(self, planned: Iterable[Numbered], epoch: int) -> Iterator[Batch]:
+        drawn = partial(self.job.head.for_training, seed=self.job.settings.seed, epoch=epoch)
+        for rows, numbers in planned:
+            yield training_batch(rows, numbers, self.model.config.pad_token_id, drawn)
 
     def _validated(self, epoch: int) -> bool:
         return any(record.epoch == epoch for record in self.trained.epochs)

@@ -43,6 +43,7 @@ _ONNX = ("onnx", "onnxruntime", "optimum-onnx")
 
 _TRAINING = (
     "training",
+    "schedule",
     "step",
     "job",
     "checkpoint",

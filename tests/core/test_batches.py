@@ -20,7 +20,7 @@ from distill_core.batches import (
     open_tokenized,
     row_lengths,
     tokenize,
-    training_batches,
+    training_batch,
 )
 from distill_core.dataset import Splits
 from distill_core.heads import Head
@@ -126,7 +126,10 @@ def test_short_and_long_batches_alternate_in_an_epoch() -> None:
 def test_a_training_epoch_holds_every_row_and_the_next_one_another_order(rows: DatasetDict) -> None:
     train = rows["train"]
     buckets = LengthBuckets(row_lengths(train), batch_size=16, seed=0)
-    epochs = [list(training_batches(train, buckets.of_epoch(n), pad_token_id=0)) for n in (0, 1)]
+    epochs = [
+        [training_batch(train, numbers, pad_token_id=0) for numbers in buckets.of_epoch(n)]
+        for n in (0, 1)
+    ]
     seen = [[row for batch in epoch for row in batch["rows"].tolist()] for epoch in epochs]
     assert len(epochs[0]) == 8
     assert sorted(seen[0]) == sorted(seen[1]) == list(range(120))

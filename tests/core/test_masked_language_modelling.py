@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 from transformers import PreTrainedTokenizerFast
 
-from distill_core.batches import LengthBuckets, collate, model_inputs, row_lengths, training_batches
+from distill_core.batches import LengthBuckets, collate, model_inputs, row_lengths, training_batch
 from distill_core.config import LossWeights, TrainingSettings
 from distill_core.errors import TeacherError
 from distill_core.evaluation import file_logits, model_logits, read_labels, score
@@ -146,7 +146,7 @@ def test_every_epoch_draws_other_masks_and_the_same_again(rows: Dataset) -> None
     def labels(seed: int, epoch: int) -> dict[int, list[int]]:
         order = LengthBuckets(row_lengths(rows), 8, seed).of_epoch(epoch)
         drawn = partial(HEAD.for_training, seed=seed, epoch=epoch)
-        batches = training_batches(rows, order, 0, drawn)
+        batches = [training_batch(rows, numbers, 0, drawn) for numbers in order]
         return {
             int(number): label[label != NOT_COUNTED].tolist()
             for batch in batches

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from distill_core.augmentation import augment
@@ -19,6 +21,7 @@ from distill_core.dataset import Splits, read_dataset
 from distill_core.errors import DataError
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.job import Job, StepRecord
+from distill_core.schedule import epochs
 from distill_core.student import build_student
 from distill_core.teacher import load_tokenizer
 from distill_core.training import Trained, distill
@@ -26,6 +29,7 @@ from distill_core.unlabelled import unlabelled_fingerprint
 from tests.conftest import TEXTS
 
 HEAD = SequenceClassification(("negative", "positive"))
+UNLABELLED = ("first", "between")
 LINES = ["one text", "", "another", "  ", "one text", "scored", "a third"]
 
 
@@ -154,6 +158,36 @@ def test_unlabelled_rows_come_first_and_teach_without_labels(
     assert trained.epochs[0].step == 6
 
 
+def test_unlabelled_rows_may_come_between_the_others(
+    job: Job, fitted_teacher: PreTrainedModel
+) -> None:
+    between = replace(job, settings=job.settings.model_copy(update={"unlabelled": "between"}))
+    trained = train(between, fitted_teacher)
+    assert between.steps == len(trained.steps) == 6 + 3 * 2
+    labelled = [step.losses["task"] > 0 for step in trained.steps]
+    assert [sum(labelled[start : start + 4]) for start in (0, 4, 8)] == [2, 2, 2]
+    assert labelled[:4] != labelled[4:8] or labelled[4:8] != labelled[8:]
+    assert [step.epoch for step in trained.steps] == [n / 4 for n in range(1, 13)]
+    assert [(record.epoch, record.step) for record in trained.epochs] == [(1, 4), (2, 8), (3, 12)]
+
+
+@given(st.integers(0, 50), st.integers(1, 30), st.integers(1, 5), st.sampled_from(UNLABELLED))
+def test_every_row_is_read_as_often_as_it_should_be(
+    unlabelled: int, labelled: int, count: int, when: Any
+) -> None:
+    rows, more = (Dataset.from_dict({"length": [3] * n}) for n in (labelled, unlabelled))
+    settings = TrainingSettings(epochs=count, batch_size=4, unlabelled=when)
+    job = Job(rows, rows, HEAD, LossWeights(), settings, more if unlabelled else None)
+    read: dict[int, list[int]] = {id(rows): [], id(more): []}
+    for epoch in epochs(job):
+        batches = list(epoch.batches)
+        assert len(batches) == epoch.steps
+        for whose, numbers in batches:
+            read[id(whose)] += numbers
+    assert sorted(read[id(rows)]) == sorted([*range(labelled)] * count)
+    assert sorted(read[id(more)]) == [*range(unlabelled)]
+
+
 def test_a_student_learns_of_its_teacher_on_unlabelled_rows_alone(
     job: Job, fitted_teacher: PreTrainedModel
 ) -> None:
@@ -161,9 +195,16 @@ def test_a_student_learns_of_its_teacher_on_unlabelled_rows_alone(
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("last", [3, 6, 7])
+@pytest.mark.parametrize(
+    ("last", "when"), [(3, "first"), (6, "first"), (7, "first"), (5, "between")]
+)
 def test_a_training_stopped_between_its_parts_goes_on(
-    last: int, job: Job, fitted_teacher: PreTrainedModel, tmp_path: Path, monkeypatch: Any
+    last: int,
+    when: str,
+    job: Job,
+    fitted_teacher: PreTrainedModel,
+    tmp_path: Path,
+    monkeypatch: Any,
 ) -> None:
     from distill_core import checkpoint
 
@@ -173,6 +214,7 @@ def test_a_training_stopped_between_its_parts_goes_on(
         if isinstance(record, StepRecord) and record.step == last:
             raise KeyboardInterrupt
 
+    job = replace(job, settings=job.settings.model_copy(update={"unlabelled": when}))
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
     whole = train(job, fitted_teacher, tmp_path / "whole")
