@@ -1,6 +1,8 @@
 # distill-deploy: `make demo` runs the main job, `make test` passes the tests. Both install first.
 PYTHON ?= python3
 BIN := .venv/bin
+# Each test computes with one thread; a file stays together, since its tests share what is slow to make.
+AT_ONCE := -n 2 --dist loadfile
 INSTALLED := .venv/.installed
 
 .PHONY: install demo test test-all check fix bench faults up lock clean
@@ -19,7 +21,7 @@ demo: install  ## the whole job on an embedded teacher, offline, in minutes
 	$(BIN)/distill-deploy demo
 
 test: install check  ## what CI runs
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" $(AT_ONCE)
 
 test-all: install check  ## with real models and long runs
 	$(BIN)/pytest

@@ -54,6 +54,8 @@ ABLATIONS = {
     "top layers": Recipe(student={"layers": "top"}),
     "bottom layers": Recipe(student={"layers": "bottom"}),
     "random weights": Recipe(copied=False),
+    "texts of other tasks first": Recipe(unlabelled=True),
+    "texts of other tasks between": Recipe(training={"unlabelled": "between"}, unlabelled=True),
     "half the learning rate": Recipe(training={"learning_rate": 1e-4}),
     "twice the learning rate": Recipe(training={"learning_rate": 4e-4}),
 }
