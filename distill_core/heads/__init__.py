@@ -6,8 +6,9 @@ from pkgutil import iter_modules
 from typing import Any
 
 from distill_core.errors import ConfigError, TeacherError
-from distill_core.heads.head import Head, TextHead
+from distill_core.heads.head import Head
 from distill_core.heads.scores import Labels
+from distill_core.heads.text_head import TextHead
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

@@ -287,25 +287,3 @@ class Head(ABC):
     def golden(self, logits: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """Return the numbers of an output that an app must reproduce."""
         return logits
-
-
-class TextHead(Head):
-    """One answer for each text, or for each pair of texts."""
-
-    architecture_suffix = "ForSequenceClassification"
-    auto_class = "AutoModelForSequenceClassification"
-    onnx_task = "text-classification"
-    text_columns = ("text", "pair")
-    label_column = "label"
-
-    @abstractmethod
-    def linear_logits(
-        self, features: Any, labels: Labels, asked: Any
-    ) -> Float[np.ndarray, "units classes"]:
-        """Train a linear model on rows, and return its logits of others.
-
-        Args:
-            features: a matrix of training rows, sparse or not.
-            labels: of these rows.
-            asked: a matrix of the rows to answer.
-        """

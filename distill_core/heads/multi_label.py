@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from distill_core.errors import DataError
-from distill_core.heads.head import TextHead
 from distill_core.heads.scores import Labels, f1, sum_by_row
 from distill_core.heads.sequence_classification import class_number
+from distill_core.heads.text_head import TextHead
 
 
 class MultiLabelClassification(TextHead):

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from distill_core.errors import DataError
-from distill_core.heads.head import TextHead
 from distill_core.heads.scores import Labels
+from distill_core.heads.text_head import TextHead
 
 
 class Regression(TextHead):

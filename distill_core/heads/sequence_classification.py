@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from distill_core.errors import DataError
-from distill_core.heads.head import TextHead
 from distill_core.heads.scores import Labels, count_right, ratio
+from distill_core.heads.text_head import TextHead
 
 
 class SequenceClassification(TextHead):
