@@ -17,6 +17,8 @@ from tests.bench.teachers import SHARED
 WORK = ROOT / "runs" / "bench"
 COMMAND = Path(sys.executable).with_name("distill-deploy")
 SST2 = ROOT / "deploy" / "pipelines" / "sst2.yaml"
+SST2_COLUMNS = {"text": "sentence", "label": "label"}
+MINILM = "minilm-l6-sst2"
 
 
 def run_pipeline(arguments: list[str], output: Path) -> dict[str, Any]:
@@ -90,116 +92,93 @@ def second_run() -> Mapping[str, Any]:
     return seconds_of(*_main_job_arguments(0), "--output", str(_main_job_output(0)))
 
 
-def _cells() -> list[Cell]:
+def _of_main_job() -> list[Cell]:
+    """Return the cells on SST-2 and its teachers, by the command line."""
     from tests.bench.paper_size import NAME, measure_paper_size
-    from tests.bench.recipes import ABLATED_EPOCHS, ABLATED_TASK, ABLATIONS, RECIPES, SIZES
-    from tests.bench.retention import in_8_bits, measure_retention, planned
-    from tests.bench.scale import COUNTS, measure_scale
     from tests.bench.schemes import SCHEMES, measure_scheme
-    from tests.bench.speed import measure_speed
 
-    minilm, sst2 = "minilm-l6-sst2", "sst2"
+    cell, seeds = partial(Cell, model=MINILM, data="sst2", seed=0), (0, 1, 2)
     return [
-        *(
-            Cell("main-job", minilm, sst2, "default", seed, partial(main_job, seed))
-            for seed in (0, 1, 2)
-        ),
+        *(Cell("main-job", MINILM, "sst2", "default", n, partial(main_job, n)) for n in seeds),
         *(
             Cell(
                 "paper-size",
                 NAME,
-                sst2,
+                "sst2",
                 "one-epoch",
-                seed,
-                partial(
-                    measure_paper_size, run_pipeline, SST2, WORK / f"paper-size-seed{seed}", seed
-                ),
+                n,
+                partial(measure_paper_size, run_pipeline, SST2, WORK / f"paper-size-seed{n}", n),
             )
-            for seed in (0, 1, 2)
+            for n in seeds
         ),
-        Cell("door", minilm, sst2, "help", 0, partial(seconds_of, "--help")),
-        Cell("door", minilm, sst2, "check", 0, partial(seconds_of, "check", str(SST2))),
-        Cell("door", minilm, sst2, "second-run", 0, second_run),
+        cell("door", setting="help", measure=partial(seconds_of, "--help")),
+        cell("door", setting="check", measure=partial(seconds_of, "check", str(SST2))),
+        cell("door", setting="second-run", measure=second_run),
         *(
-            Cell("schemes", minilm, sst2, name, 0, partial(measure_scheme, name, main_job))
+            cell("schemes", setting=name, measure=partial(measure_scheme, name, main_job))
             for name in SCHEMES
         ),
         Cell("demo", "embedded", "docstrings", "default", 0, demo),
+    ]
+
+
+def _of_public_tasks() -> list[Cell]:
+    """Return the cells whose teachers are fine-tuned from one encoder."""
+    from tests.bench.recipes import ABLATED_EPOCHS, ABLATED_TASK, ABLATIONS, RECIPES, SIZES
+    from tests.bench.retention import in_8_bits, measure_retention, planned
+
+    base = "all-minilm-l6-v2"
+    ablate = partial(
+        measure_retention, ABLATED_TASK, seed=0, split="validation", epochs=ABLATED_EPOCHS
+    )
+    of_words = partial(measure_retention, "wikitext2", RECIPES["default"], 0, "validation")
+    return [
         *(
             Cell(
-                "retention",
-                "all-minilm-l6-v2",
-                task,
-                setting,
-                seed,
-                partial(measure_retention, task, RECIPES[setting], seed),
+                "retention", base, task, name, n, partial(measure_retention, task, RECIPES[name], n)
             )
-            for task, setting, seed in planned()
+            for task, name, n in planned()
+        ),
+        *(
+            Cell("ablation", base, ABLATED_TASK, name, 0, partial(ablate, recipe=recipe))
+            for name, recipe in ABLATIONS.items()
         ),
         *(
             Cell(
-                "ablation",
-                "all-minilm-l6-v2",
-                ABLATED_TASK,
-                setting,
-                0,
-                partial(measure_retention, ABLATED_TASK, recipe, 0, "validation", ABLATED_EPOCHS),
+                "size", base, ABLATED_TASK, name, 0, partial(ablate, recipe=recipe, also=in_8_bits)
             )
-            for setting, recipe in ABLATIONS.items()
+            for name, recipe in SIZES.items()
         ),
-        *(
-            Cell(
-                "size",
-                "all-minilm-l6-v2",
-                ABLATED_TASK,
-                size,
-                0,
-                partial(
-                    measure_retention,
-                    ABLATED_TASK,
-                    recipe,
-                    0,
-                    "validation",
-                    ABLATED_EPOCHS,
-                    in_8_bits,
-                ),
-            )
-            for size, recipe in SIZES.items()
-        ),
-        Cell(
-            "masked-language",
-            "all-minilm-l6-v2",
-            "wikitext2",
-            "default",
-            0,
-            partial(measure_retention, "wikitext2", RECIPES["default"], 0, "validation"),
-        ),
+        Cell("masked-language", base, "wikitext2", "default", 0, of_words),
+    ]
+
+
+def _of_speed() -> list[Cell]:
+    from tests.bench.scale import COUNTS, measure_scale
+    from tests.bench.speed import ROWS, measure_speed
+
+    teacher = SHARED / "models" / MINILM
+    return [
         *(
             Cell(
                 "scale",
                 "bert-4x64",
                 "generated",
-                f"{rows}-rows",
+                f"{n}-rows",
                 0,
-                partial(measure_scale, SHARED / "models" / minilm, rows),
+                partial(measure_scale, teacher, n),
             )
-            for rows in COUNTS
+            for n in COUNTS
         ),
         Cell(
             "speed",
-            minilm,
-            sst2,
-            "3000-rows",
+            MINILM,
+            "sst2",
+            f"{ROWS}-rows",
             0,
-            partial(
-                measure_speed,
-                SHARED / "models" / minilm,
-                SHARED / "data" / sst2,
-                {"text": "sentence", "label": "label"},
-                3000,
-            ),
+            partial(measure_speed, teacher, SHARED / "data" / "sst2", SST2_COLUMNS),
         ),
     ]
 
 
-CELLS = _cells()
+CELLS = [*_of_main_job(), *_of_public_tasks(), *_of_speed()]

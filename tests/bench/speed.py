@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+ROWS = 3_000
 ROUNDS = 2
 EPOCHS = 3
 BATCH_SIZE = 32
@@ -25,20 +26,19 @@ LEARNING_RATE = 2e-4
 WARM_UP_SHARE = 0.1
 
 
-def measure_speed(model: Path, data: Path, columns: Mapping[str, str], rows: int) -> dict[str, Any]:
-    """Train with each, interleaved, and return their times and scores.
+def measure_speed(model: Path, data: Path, columns: Mapping[str, str]) -> dict[str, Any]:
+    """Train with each on `ROWS` rows, drawn with seed 0, interleaved; return their times and scores.
 
     Args:
         model: a teacher's folder.
         data: a data set's folder.
         columns: of the data set.
-        rows: training rows, drawn with seed 0.
     """
     if "TEXTBREWER" not in os.environ:
         raise RuntimeError(
             "set TEXTBREWER to the folder src of a clone, and to where tensorboard is"
         )
-    job = {"model": str(model), "data": str(data), "columns": dict(columns), "rows": rows}
+    job = {"model": str(model), "data": str(data), "columns": dict(columns)}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in WAYS}
     for _ in range(ROUNDS):
         for name, figures in runs.items():
@@ -52,7 +52,7 @@ def measure_speed(model: Path, data: Path, columns: Mapping[str, str], rows: int
     for way in ways.values():
         way["times_slower"] = way["seconds"] / ours["seconds"]
         way["times_slower_first_epoch"] = way["first_epoch_s"] / ours["first_epoch_s"]
-    return {"rows": rows, "epochs": EPOCHS, "ways": ways}
+    return {"rows": ROWS, "epochs": EPOCHS, "ways": ways}
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def main(name: str, job: Mapping[str, Any]) -> None:
         splits = read_dataset(source, seen.head, seed=0)
         tokenize(splits, seen.head, load_tokenizer(seen.folder), 128, Path(scratch) / "rows")
         rows = open_tokenized(Path(scratch) / "rows")
-        train = rows["train"].shuffle(seed=0).select(range(job["rows"])).flatten_indices()
+        train = rows["train"].shuffle(seed=0).select(range(ROWS)).flatten_indices()
         work = Work(start, teacher, train, rows["validation"], seen.head, Path(scratch))
         begin = time.perf_counter()
         student, first_epoch_at, notes = WAYS[name](work)
