@@ -102,11 +102,6 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
     count = count_layers(teacher.stack.kinds, pipeline.student)
     width = pick_width(teacher, pipeline.student)
     parameters = count_parameters(teacher, count, width)
-    settings = pipeline.training
-    rows = teacher.head.encoded_rows * len(splits.train)
-    unlabelled = len(splits.unlabelled or ()) + rows * pipeline.data.augment
-    parts = [unlabelled, *[rows] * settings.epochs]
-    steps = sum(-(-part // settings.batch_size) for part in parts)
     return {
         "name": pipeline.name,
         "teacher": {
@@ -131,7 +126,7 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
             "parameters": parameters,
             "bytes": 4 * parameters,
         },
-        "steps": min(steps, settings.max_steps or steps),
+        "steps": _count_steps(pipeline, teacher.head, splits),
         "targets": [
             {
                 "target": name,
@@ -143,3 +138,12 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
         ],
         "gate": pipeline.gate.model_dump(mode="json"),
     }
+
+
+def _count_steps(pipeline: Pipeline, head: Head, splits: Splits) -> int:
+    settings = pipeline.training
+    rows = head.encoded_rows * len(splits.train)
+    unlabelled = len(splits.unlabelled or ()) + rows * pipeline.data.augment
+    parts = [unlabelled, *[rows] * settings.epochs]
+    steps = sum(-(-part // settings.batch_size) for part in parts)
+    return min(steps, settings.max_steps or steps)
