@@ -8,8 +8,10 @@ from typing import Any
 from tests.bench.teachers import SHARED
 
 UNLABELLED_ROWS = 40_000
-_SOURCES = {"sst2": "sentence", "clinc150": "text", "stsb": "sentence1"}
+_SOURCES = {"sst2": "sentence", "clinc150": "text", "stsb": "sentence1", "wikitext2": "text"}
 """Table: public task → a column of its texts."""
+_LEAST_WORDS = 6
+"""Of a sentence of WikiText-2, whose rows are paragraphs, and headings."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,12 @@ RECIPES = {
     "unlabelled-first, logits": Recipe(
         losses={"soft": "mse", "distillation": 1.0}, unlabelled=True
     ),
+    "unlabelled-between, logits, every layer": Recipe(
+        losses={"soft": "mse", "distillation": 1.0, "hidden_layers": "uniform"},
+        training={"unlabelled": "between", "learning_rate": 4e-4},
+        unlabelled=True,
+    ),
 }
-
 """Table: setting → how a student of the retention table is made."""
 
 ABLATIONS = {
@@ -103,4 +109,8 @@ def _texts(task: str) -> Iterator[str]:
 
     column = _SOURCES[task]
     for text in pq.read_table(SHARED / "data" / task / "train.parquet")[column].to_pylist():
-        yield " ".join(text.split())
+        words = " ".join(text.split())
+        if task != "wikitext2":
+            yield words
+            continue
+        yield from (part for part in words.split(" . ") if len(part.split()) >= _LEAST_WORDS)
