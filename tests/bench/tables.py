@@ -261,7 +261,7 @@ OVER_SEEDS: dict[str, tuple[str, Sequence[tuple[str, Callable[[Group], str]]]]] 
         "Half the depth, on public tasks: teachers fine-tuned from all-minilm-l6-v2 (6 layers), students of "
         "their layers 0, 2 and 4, mean and range over the seeds, scored on the test split. *labels-alone* "
         "is the same student from the same start without the teacher; *unlabelled-first* reads 40,000 texts "
-        "of other tasks and of WikiText-2 (`data.unlabelled`) before the labelled rows, *-between* among them; "
+        "of other tasks and of WikiText-2 (`data.unlabelled`) before the labelled rows, *-between* among; "
         "*logits* is `soft: mse`, *every layer* `hidden_layers: uniform` at twice the learning rate. Minutes "
         "are of one thread, beside another training.",
         (
