@@ -37,9 +37,9 @@ RECIPES = {
     "unlabelled-first, logits": Recipe(
         losses={"soft": "mse", "distillation": 1.0}, unlabelled=True
     ),
-    "unlabelled-between, logits, every layer": Recipe(
+    "unlabelled-between, 8 epochs": Recipe(
         losses={"soft": "mse", "distillation": 1.0, "hidden_layers": "uniform"},
-        training={"unlabelled": "between", "learning_rate": 4e-4},
+        training={"unlabelled": "between", "learning_rate": 4e-4, "epochs": 8},
         unlabelled=True,
     ),
 }
