@@ -59,7 +59,7 @@ TASKS = {
         epochs=15,
     ),
     "wikitext2": BenchTask(
-        "masked-language-modelling", {}, [], teacher_epochs=6, epochs=6, teacher_rate=3e-4
+        "masked-language-modelling", {}, [], teacher_epochs=3, epochs=3, teacher_rate=3e-4
     ),
     "restaurant8k": BenchTask("question-answering", {}, ["0", "1"], teacher_epochs=5, epochs=8),
 }
