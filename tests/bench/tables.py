@@ -172,11 +172,13 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
                 "in the first epoch",
                 _figure("ways.plain-trainer.times_slower_first_epoch", "{:.1f}×"),
             ),
+            ("in a later one", _figure("ways.plain-trainer.times_slower_later_epoch", "{:.1f}×")),
             ("TextBrewer is slower", _figure("ways.textbrewer.times_slower", "{:.1f}×")),
             (
                 "in its first epoch",
                 _figure("ways.textbrewer.times_slower_first_epoch", "{:.1f}×"),
             ),
+            ("in its later ones", _figure("ways.textbrewer.times_slower_later_epoch", "{:.1f}×")),
         ),
     ),
     "ablation": (
