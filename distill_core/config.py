@@ -80,9 +80,9 @@ class DataSource(_Section):
     """Which columns hold what."""
     unlabelled: str | None = None
     """More text of any kind, a file with one example a line or a column: only the teacher speaks on it."""
-    augment: NonNegativeInt = 0
+    augment: Literal["auto"] | NonNegativeInt = "auto"
     """Copies of each training text with some words replaced by words alike: only the teacher speaks on
-    them. TinyBERT, whose recipe this is, had 20."""
+    them. TinyBERT, whose recipe this is, had 20. auto makes 2 where train has fewer than 30,000 rows."""
     max_length: PositiveInt = 128
     """Longer texts are cut to this many tokens, the special ones included; for masked language modelling
     they are divided, and nothing is lost."""
@@ -214,9 +214,9 @@ class TrainingSettings(_Section):
     null is the whole batch, until memory runs out."""
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
     """The peak, reached after a tenth of the steps; auto follows the model's width."""
-    unlabelled: Literal["first", "between"] = "first"
-    """When unlabelled and augmented rows are read: all of them first, or a part of them in each epoch,
-    batch by batch among the labelled ones."""
+    unlabelled: Literal["between", "first"] = "between"
+    """When unlabelled and augmented rows are read: a part of them in each epoch, batch by batch among the
+    labelled ones, or all of them first."""
     dropout: Literal["auto"] | bool = "auto"
     """As the teacher's config has it. auto turns it on where there is no teacher, or fewer than 30,000
     rows to learn from."""

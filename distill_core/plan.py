@@ -11,6 +11,7 @@ from distill_core.heads import Head
 from distill_core.layers import count_layers, map_layers, pick_layers
 from distill_core.targets import find_target
 from distill_core.teacher import ModelDescription
+from distill_core.unlabelled import count_copies
 from distill_core.width import check_same_heads, count_parameters, pick_width
 
 
@@ -55,7 +56,8 @@ def _check_losses(pipeline: Pipeline, teacher: ModelDescription) -> None:
             "for losses.distillation or losses.cosine"
         )
     for name, accepted in (("unlabelled", None), ("augment", 0)):
-        if getattr(pipeline.data, name) != accepted and not teacher.head.reads_plain_text:
+        asked = getattr(pipeline.data, name) not in (accepted, "auto")
+        if asked and not teacher.head.reads_plain_text:
             raise ConfigError(
                 f"data.{name}: {teacher.head.name} reads no text as it stands; accepted: "
                 f"{'null' if accepted is None else accepted}"
@@ -143,7 +145,8 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
 def _count_steps(pipeline: Pipeline, head: Head, splits: Splits) -> int:
     settings = pipeline.training
     rows = head.encoded_rows * len(splits.train)
-    unlabelled = len(splits.unlabelled or ()) + rows * pipeline.data.augment
+    copies = count_copies(pipeline.data.augment, head, len(splits.train))
+    unlabelled = len(splits.unlabelled or ()) + rows * copies
     parts = [unlabelled, *[rows] * settings.epochs]
     steps = sum(-(-part // settings.batch_size) for part in parts)
     return min(steps, settings.max_steps or steps)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +14,29 @@ from distill_core.data_files import FORMATS, data_fingerprint, load_file, load_s
 from distill_core.duplicates import digest_rows, first_of_each, stand_in
 from distill_core.errors import DataError, SourceUnreachable
 from distill_core.files import file_digest
+from distill_core.heads import Head
+
+FEW_ROWS = 30_000
+"""Under which rows are read often enough to be learnt by heart. With dropout, CLINC150 (15,000 rows) came to
+0.931 on validation and WNUT-17 (3,303) to F1 0.503; without, to 0.928 and 0.498. SST-2 (67,000) was learnt
+better without: KL from the teacher 0.045, with it 0.053."""
+
+AUTOMATIC_COPIES = 2
 
 T = TypeVar("T")
+
+
+def count_copies(augment: int | Literal["auto"], head: Head, rows: int) -> int:
+    """Return how many copies of each training text are made, with some words replaced.
+
+    Args:
+        augment: of the pipeline file.
+        head: may not read plain text.
+        rows: of train.
+    """
+    if augment == "auto":
+        return AUTOMATIC_COPIES if head.reads_plain_text and rows < FEW_ROWS else 0
+    return augment
 
 
 def unlabelled_fingerprint(source: DataSource) -> str | None:

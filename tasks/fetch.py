@@ -108,10 +108,12 @@ def prepare_data(job: Job, teacher: Stage) -> State[Stage]:
     def build(folder: Path) -> dict[str, Any]:
         from distill_core.batches import tokenize
         from distill_core.dataset import read_dataset
+        from distill_core.unlabelled import count_copies
 
         head, tokenizer = head_of(teacher), load_tokenizer(teacher.folder)
         splits = read_dataset(source, head, job.pipeline.training.seed)
-        more = _augmentation(job, teacher, tokenizer) if source.augment else None
+        copies = count_copies(source.augment, head, len(splits.train))
+        more = _augmentation(job, teacher, tokenizer, copies) if copies else None
         tokenize(splits, head, tokenizer, source.max_length, folder / ROWS, more)
         return {
             "fingerprint": inputs["fingerprint"],
@@ -126,13 +128,13 @@ def prepare_data(job: Job, teacher: Stage) -> State[Stage]:
     return as_state(stage)
 
 
-def _augmentation(job: Job, teacher: Stage, tokenizer: Any) -> Any:
+def _augmentation(job: Job, teacher: Stage, tokenizer: Any, copies: int) -> Any:
     from distill_core.augmentation import augment
 
     return partial(
         augment,
         embeddings=load_model(teacher.folder).get_input_embeddings().weight,
         tokenizer=tokenizer,
-        copies=job.pipeline.data.augment,
+        copies=copies,
         seed=job.pipeline.training.seed,
     )

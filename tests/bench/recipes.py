@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tests.bench.teachers import SHARED
 
@@ -23,6 +23,8 @@ class Recipe:
     student: Mapping[str, Any] = field(default_factory=dict)
     unlabelled: bool = False
     """Texts of other tasks come first."""
+    augment: int | Literal["auto"] = 0
+    """Copies of each training text with some words replaced."""
     taught: bool = True
     """Whether there is a teacher."""
     copied: bool = True
@@ -31,15 +33,18 @@ class Recipe:
 
 DEFAULT, ALONE = "default", "labels-alone"
 RECIPES = {
-    DEFAULT: Recipe(),
+    DEFAULT: Recipe(augment="auto"),
+    "no-augmentation": Recipe(),
     ALONE: Recipe(taught=False),
-    "unlabelled-first": Recipe(unlabelled=True),
+    "unlabelled-first": Recipe(training={"unlabelled": "first"}, unlabelled=True),
     "unlabelled-first, logits": Recipe(
-        losses={"soft": "mse", "distillation": 1.0}, unlabelled=True
+        losses={"soft": "mse", "distillation": 1.0},
+        training={"unlabelled": "first"},
+        unlabelled=True,
     ),
     "unlabelled-between, 8 epochs": Recipe(
         losses={"soft": "mse", "distillation": 1.0, "hidden_layers": "uniform"},
-        training={"unlabelled": "between", "learning_rate": 4e-4, "epochs": 8},
+        training={"learning_rate": 4e-4, "epochs": 8},
         unlabelled=True,
     ),
 }
@@ -60,8 +65,10 @@ ABLATIONS = {
     "top layers": Recipe(student={"layers": "top"}),
     "bottom layers": Recipe(student={"layers": "bottom"}),
     "random weights": Recipe(copied=False),
-    "texts of other tasks first": Recipe(unlabelled=True),
-    "texts of other tasks between": Recipe(training={"unlabelled": "between"}, unlabelled=True),
+    "two augmented copies between": Recipe(augment=2),
+    "two augmented copies first": Recipe(augment=2, training={"unlabelled": "first"}),
+    "texts of other tasks between": Recipe(unlabelled=True),
+    "texts of other tasks first": Recipe(training={"unlabelled": "first"}, unlabelled=True),
     "half the learning rate": Recipe(training={"learning_rate": 1e-4}),
     "twice the learning rate": Recipe(training={"learning_rate": 4e-4}),
 }

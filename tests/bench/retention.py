@@ -16,6 +16,7 @@ def planned() -> list[tuple[str, str, int]]:
     cells = (
         *((task, DEFAULT, seed) for seed in (0, 1, 2) for task in tasks),
         *((task, ALONE, 0) for task in tasks),
+        *((task, "no-augmentation", 0) for task in tasks),
         *(("wnut17", recipe, seed) for seed in (0, 1, 2) for recipe in RECIPES),
     )
     return list(dict.fromkeys(cells))
@@ -53,7 +54,7 @@ def measure_retention(
         more = scratch / "unlabelled.txt" if recipe.unlabelled else None
         if more is not None:
             write_unlabelled(more, name)
-        rows = tokenized(name, seen.head, seen.folder, scratch, more)
+        rows = tokenized(name, seen.head, seen.folder, scratch, more, recipe.augment)
         start = _start(teacher, seen, recipe, rows["train"], seed)
         job = Job(
             rows["train"],

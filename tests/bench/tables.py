@@ -183,7 +183,7 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
     ),
     "ablation": (
         "One thing changed at a time: CLINC150, the teacher of the retention table, three epochs, one seed, "
-        "scored on the validation rows.",
+        "scored on the validation rows; without augmentation where it is not named.",
         (
             _SETTING,
             ("student", _figure("student.accuracy")),
@@ -261,8 +261,9 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
 OVER_SEEDS: dict[str, tuple[str, Sequence[tuple[str, Callable[[Group], str]]]]] = {
     "retention": (
         "Half the depth, on public tasks: teachers fine-tuned from all-minilm-l6-v2 (6 layers), students of "
-        "their layers 0, 2 and 4, mean and range over the seeds, scored on the test split. *labels-alone* "
-        "is the same student from the same start without the teacher; *unlabelled-first* reads 40,000 texts "
+        "their layers 0, 2 and 4, mean and range over the seeds, scored on the test split. *no-augmentation* "
+        "is `data.augment: 0`, as in the rows below it; *labels-alone* is the same student from the same "
+        "start without the teacher; *unlabelled-first* reads 40,000 texts "
         "of other tasks and of WikiText-2 (`data.unlabelled`) before the labelled rows, *-between* among; "
         "*logits* is `soft: mse`; *8 epochs* too, with `hidden_layers: uniform` at 4e-4. Minutes "
         "are of one thread, beside another training.",

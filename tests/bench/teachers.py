@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -107,19 +108,33 @@ def _fine_tune(name: str, folder: Path) -> None:
 
 
 def tokenized(
-    name: str, head: Any, model: Path, scratch: Path, unlabelled: Path | None = None
+    name: str,
+    head: Any,
+    model: Path,
+    scratch: Path,
+    unlabelled: Path | None = None,
+    augment: int | Literal["auto"] = 0,
 ) -> Any:
     """Return the splits of a task as a model reads them, mapped into memory from a folder."""
+    from distill_core import augmentation
     from distill_core.batches import open_tokenized, tokenize
     from distill_core.config import Columns, DataSource
     from distill_core.dataset import read_dataset
-    from distill_core.teacher import load_tokenizer
+    from distill_core.teacher import load_model, load_tokenizer
+    from distill_core.unlabelled import count_copies
 
     columns = Columns(**TASKS[name].columns)
     more = None if unlabelled is None else str(unlabelled)
     source = DataSource(source=str(SHARED / "data" / name), columns=columns, unlabelled=more)
     splits = read_dataset(source, head, 0)
-    tokenize(splits, head, load_tokenizer(model), 128, scratch / "rows")
+    tokenizer, more_rows = load_tokenizer(model), None
+    copies = count_copies(augment, head, len(splits.train))
+    if copies:
+        words = load_model(model).get_input_embeddings().weight
+        more_rows = partial(
+            augmentation.augment, embeddings=words, tokenizer=tokenizer, copies=copies, seed=0
+        )
+    tokenize(splits, head, tokenizer, 128, scratch / "rows", more_rows)
     return open_tokenized(scratch / "rows")
 
 

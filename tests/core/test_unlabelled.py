@@ -19,13 +19,15 @@ from distill_core.batches import open_tokenized, tokenize
 from distill_core.config import DataSource, LossWeights, TrainingSettings
 from distill_core.dataset import Splits, read_dataset
 from distill_core.errors import DataError
+from distill_core.heads import Head
+from distill_core.heads.multiple_choice import MultipleChoice
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.job import Job, StepRecord
 from distill_core.schedule import epochs
 from distill_core.student import build_student
 from distill_core.teacher import load_tokenizer
 from distill_core.training import Trained, distill
-from distill_core.unlabelled import unlabelled_fingerprint
+from distill_core.unlabelled import count_copies, unlabelled_fingerprint
 from tests.conftest import TEXTS
 
 HEAD = SequenceClassification(("negative", "positive"))
@@ -105,6 +107,22 @@ def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     assert unlabelled_fingerprint(DataSource(source=str(tmp_path))) is None
 
 
+@pytest.mark.parametrize(
+    ("augment", "head", "rows", "copies"),
+    [
+        ("auto", HEAD, 29_999, 2),
+        ("auto", HEAD, 30_000, 0),
+        ("auto", MultipleChoice(()), 100, 0),
+        (5, HEAD, 1_000_000, 5),
+        (0, HEAD, 100, 0),
+    ],
+)
+def test_few_texts_are_copied_with_other_words(
+    augment: Any, head: Head, rows: int, copies: int
+) -> None:
+    assert count_copies(augment, head, rows) == copies
+
+
 def test_augmented_rows_follow_the_unlabelled_ones(
     splits: Splits, tiny_bert: Path, tmp_path: Path
 ) -> None:
@@ -135,7 +153,12 @@ def job(splits: Splits, tiny_bert: Path, tmp_path: Path) -> Job:
     tokenize(few, HEAD, load_tokenizer(tiny_bert), max_length=32, folder=tmp_path / "rows")
     rows = open_tokenized(tmp_path / "rows")
     settings = TrainingSettings(
-        epochs=3, batch_size=8, precision="fp32", learning_rate=0.003, patience=9
+        epochs=3,
+        batch_size=8,
+        precision="fp32",
+        learning_rate=0.003,
+        patience=9,
+        unlabelled="first",
     )
     return Job(rows["train"], rows["validation"], HEAD, LossWeights(), settings, rows["unlabelled"])
 

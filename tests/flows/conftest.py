@@ -256,7 +256,7 @@ def make_desk(tiny_teacher, sentiment):
         document = {
             "name": "tiny",
             "teacher": {"source": "teacher"},
-            "data": {"source": "data", "max_length": 32},
+            "data": {"source": "data", "max_length": 32, "augment": 0},
             "training": {
                 "epochs": 4,
                 "batch_size": 16,

@@ -83,6 +83,12 @@ def test_check_gives_the_plan_as_json(lone_cli, desk):
     assert [target["target"] for target in plan["targets"]] == ["android-arm64", "ios-arm64"]
 
 
+def test_the_plan_counts_the_steps_of_texts_with_other_words(lone_cli, desk):
+    plan = lone_cli.json("check", desk.pipeline_file, "--set", "data.augment=auto")
+    # 120 rows in sixteens, four times, and two copies of them once.
+    assert plan["steps"] == 4 * 8 + 15
+
+
 def test_check_needs_neither_torch_nor_a_server(lone_cli, desk):
     imported = _imported(lone_cli, "check", desk.pipeline_file)
     assert imported & {"torch", "transformers", "prefect", "mlflow", "onnxruntime"} == set()
