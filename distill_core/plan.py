@@ -11,7 +11,7 @@ from distill_core.heads import Head
 from distill_core.layers import count_layers, map_layers, pick_layers
 from distill_core.targets import find_target
 from distill_core.teacher import ModelDescription
-from distill_core.unlabelled import count_copies
+from distill_core.unlabelled import count_copies, note_copies
 from distill_core.width import check_same_heads, count_parameters, pick_width
 
 
@@ -104,6 +104,8 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
     count = count_layers(teacher.stack.kinds, pipeline.student)
     width = pick_width(teacher, pipeline.student)
     parameters = count_parameters(teacher, count, width)
+    augment = pipeline.data.augment
+    copies = count_copies(augment, teacher.head, len(splits.train))
     return {
         "name": pipeline.name,
         "teacher": {
@@ -119,7 +121,7 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
         "data": {
             "rows": {name: len(rows) for name, rows in splits.named().items()},
             "evaluation_split": splits.evaluation,
-            "notes": list(splits.notes),
+            "notes": [*splits.notes, *note_copies(augment, copies)],
         },
         "student": {
             "layers": "search" if layers is None else list(layers),
@@ -128,7 +130,7 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
             "parameters": parameters,
             "bytes": 4 * parameters,
         },
-        "steps": _count_steps(pipeline, teacher.head, splits),
+        "steps": _count_steps(pipeline, teacher.head, splits, copies),
         "targets": [
             {
                 "target": name,
@@ -142,10 +144,9 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
     }
 
 
-def _count_steps(pipeline: Pipeline, head: Head, splits: Splits) -> int:
+def _count_steps(pipeline: Pipeline, head: Head, splits: Splits, copies: int) -> int:
     settings = pipeline.training
     rows = head.encoded_rows * len(splits.train)
-    copies = count_copies(pipeline.data.augment, head, len(splits.train))
     unlabelled = len(splits.unlabelled or ()) + rows * copies
     parts = [unlabelled, *[rows] * settings.epochs]
     steps = sum(-(-part // settings.batch_size) for part in parts)

@@ -22,6 +22,8 @@ FEW_ROWS = 30_000
 better without: KL from the teacher 0.045, with it 0.053."""
 
 AUTOMATIC_COPIES = 2
+"""Students of CLINC150's teacher kept 0.996 of its accuracy on test with them, 0.985 without, and 0.992 with
+three more epochs in their place; one seed."""
 
 T = TypeVar("T")
 
@@ -37,6 +39,16 @@ def count_copies(augment: int | Literal["auto"], head: Head, rows: int) -> int:
     if augment == "auto":
         return AUTOMATIC_COPIES if head.reads_plain_text and rows < FEW_ROWS else 0
     return augment
+
+
+def note_copies(augment: int | Literal["auto"], copies: int) -> list[str]:
+    """Say that there are copies, if nobody asked for them by number."""
+    if augment != "auto" or not copies:
+        return []
+    return [
+        f"train: {copies} copies of each text with some words replaced are read too, on which only the "
+        "teacher speaks; data.augment: 0 makes none"
+    ]
 
 
 def unlabelled_fingerprint(source: DataSource) -> str | None:

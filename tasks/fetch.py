@@ -108,7 +108,7 @@ def prepare_data(job: Job, teacher: Stage) -> State[Stage]:
     def build(folder: Path) -> dict[str, Any]:
         from distill_core.batches import tokenize
         from distill_core.dataset import read_dataset
-        from distill_core.unlabelled import count_copies
+        from distill_core.unlabelled import count_copies, note_copies
 
         head, tokenizer = head_of(teacher), load_tokenizer(teacher.folder)
         splits = read_dataset(source, head, job.pipeline.training.seed)
@@ -119,7 +119,7 @@ def prepare_data(job: Job, teacher: Stage) -> State[Stage]:
             "fingerprint": inputs["fingerprint"],
             "rows": {name: len(rows) for name, rows in splits.named().items()},
             "evaluation_split": splits.evaluation,
-            "notes": list(splits.notes),
+            "notes": [*splits.notes, *note_copies(source.augment, copies)],
         }
 
     stage = run_stage(job.output, "data", inputs, build)

@@ -87,6 +87,7 @@ def test_the_plan_counts_the_steps_of_texts_with_other_words(lone_cli, desk):
     plan = lone_cli.json("check", desk.pipeline_file, "--set", "data.augment=auto")
     # 120 rows in sixteens, four times, and two copies of them once.
     assert plan["steps"] == 4 * 8 + 15
+    assert "train: 2 copies of each text" in plan["data"]["notes"][-1]
 
 
 def test_check_needs_neither_torch_nor_a_server(lone_cli, desk):
