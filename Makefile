@@ -21,7 +21,8 @@ demo: install  ## the whole job on an embedded teacher, offline, in minutes
 	$(BIN)/distill-deploy demo
 
 test: install check  ## what CI runs
-	$(BIN)/pytest -m "not slow" $(AT_ONCE)
+	$(BIN)/pytest -m "not slow and not alone" $(AT_ONCE)
+	$(BIN)/pytest -m "alone and not slow"
 
 test-all: install check  ## with real models and long runs
 	$(BIN)/pytest

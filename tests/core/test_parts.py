@@ -128,6 +128,7 @@ def test_an_error_that_is_not_of_memory_is_not_taken_for_one(
         train(job, fitted_teacher, start)
 
 
+@pytest.mark.alone
 @pytest.mark.integration
 @pytest.mark.parametrize("processes", [2, 3])
 def test_several_processes_learn_what_one_learns(
