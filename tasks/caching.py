@@ -59,6 +59,7 @@ _TRAINING = (
     "soft_targets",
     "optimization",
     "mode",
+    "unlabelled",
     "batches",
     "families",
     "heads",

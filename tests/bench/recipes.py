@@ -22,7 +22,7 @@ class Recipe:
     training: Mapping[str, Any] = field(default_factory=dict)
     student: Mapping[str, Any] = field(default_factory=dict)
     unlabelled: bool = False
-    """Texts of other tasks come first."""
+    """Texts of other tasks are read too, on which only the teacher speaks."""
     augment: int | Literal["auto"] = 0
     """Copies of each training text with some words replaced."""
     taught: bool = True
@@ -72,7 +72,7 @@ ABLATIONS = {
     "half the learning rate": Recipe(training={"learning_rate": 1e-4}),
     "twice the learning rate": Recipe(training={"learning_rate": 4e-4}),
 }
-"""Table: setting → the default, but for one thing."""
+"""Table: setting → the default without augmentation, but for one thing."""
 
 SIZES = {
     "6 x 384, half the neurons": Recipe(student={"count": 6, "intermediate_size": 768}),
@@ -96,7 +96,7 @@ SIZES = {
         }
     ),
 }
-"""Table: depth and width → the default, but for these."""
+"""Table: depth and width → the default without augmentation, but for these."""
 
 ABLATED_TASK = "clinc150"
 ABLATED_EPOCHS = 3
