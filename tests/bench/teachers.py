@@ -28,6 +28,10 @@ class BenchTask:
     """The teacher's learning rate."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """What the teacher's config says beside its labels."""
+    teacher: str | None = None
+    """The model at hand that is the teacher, where there is one."""
+    scored_on: str = "test"
+    """The split; what is chosen by validation is the epoch alone."""
 
 
 def _lines(name: str) -> list[str]:
@@ -36,6 +40,15 @@ def _lines(name: str) -> list[str]:
 
 
 TASKS = {
+    "sst2": BenchTask(
+        "sequence-classification",
+        {"text": "sentence", "label": "label"},
+        ["negative", "positive"],
+        teacher_epochs=0,
+        epochs=5,
+        teacher="minilm-l6-sst2",
+        scored_on="validation",  # its test split has no labels
+    ),
     "clinc150": BenchTask(
         "sequence-classification",
         {},
@@ -67,9 +80,11 @@ TASKS = {
 
 
 def teacher_of(name: str) -> Path:
-    """Return the folder of a task's teacher, made now if it is not there."""
+    """Return the folder of a task's teacher, made now if there is none."""
     from distill_core.files import new_folder
 
+    if TASKS[name].teacher is not None:
+        return SHARED / "models" / str(TASKS[name].teacher)
     folder = TEACHERS / name
     if not folder.exists():
         with new_folder(folder) as draft:
