@@ -56,6 +56,7 @@ class Artifact:
     """A quantized file and what was measured of it."""
 
     target: Target
+    scheme: str
     file: Path
     metrics: dict[str, float]
     retention: float
@@ -156,7 +157,7 @@ def _manifest(artifact: Artifact, origin: Origin, golden: tuple[Golden, ...]) ->
         runtime=artifact.target.runtime,
         instruction_set=artifact.target.instruction_set,
         task=origin.head.name,
-        scheme=artifact.target.scheme.name,
+        scheme=artifact.scheme,
         model=f"onnx/{QUANTIZED_FILE}",
         opset=OPSET,
         inputs=tuple(TensorEntry(**entry) for entry in origin.inputs),

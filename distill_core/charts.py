@@ -101,6 +101,33 @@ def validation_chart(epochs: Sequence[Mapping[str, Any]], metric: str, name: str
     return Chart(title, f"{description}{x[best]}.", _svg(figure, title))
 
 
+def candidates_chart(candidates: Sequence[Mapping[str, Any]]) -> Chart:
+    """Draw what each candidate file weighs and what it answers otherwise, with rings around the chosen.
+
+    Args:
+        candidates: `scheme`, `bytes`, `flips` and `verdict` of each; of several targets, if need be.
+    """
+    figure, axes = _empty_drawing()
+    files = {entry["scheme"]: entry for entry in candidates}
+    chosen = {entry["scheme"] for entry in candidates if entry["verdict"] == "chosen"}
+    for scheme, entry in files.items():
+        x, y = entry["bytes"] / 1e6, entry["flips"]
+        axes.plot(x, y, "o", color=CURVE, markersize=4)
+        if scheme in chosen:
+            axes.plot(x, y, "o", color=CURVE, markersize=10, markerfacecolor="none")
+        axes.annotate(scheme, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=9)
+    axes.set_xlim(0, 1.6 * max(entry["bytes"] for entry in files.values()) / 1e6)
+    axes.set_ylim(0, 1.3 * max(0.002, *(entry["flips"] for entry in files.values())))
+    axes.set_xlabel("MB")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    title = "Answers that change, by size"
+    points = "; ".join(
+        f"{scheme}: {entry['bytes'] / 1e6:.1f} MB, {entry['flips']:.1%}{' (chosen)' * (scheme in chosen)}"
+        for scheme, entry in files.items()
+    )
+    return Chart(title, f"{title}: {points}.", _svg(figure, title))
+
+
 def _curve(title: str, points: Float[np.ndarray, "steps 2"], smooth: bool) -> Chart:
     figure, axes = _empty_drawing()
     x, y = _bin_means(points[:, 0]), _bin_means(points[:, 1])

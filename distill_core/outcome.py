@@ -23,11 +23,17 @@ def judge(gate: Gate, retention: float, artifacts: Sequence[Mapping[str, Any]]) 
             f"{gate.retention}; train longer, keep more layers, or lower gate.retention"
         )
     for artifact in artifacts:
-        failures += _judge_artifact(gate, artifact)
+        failures += judge_artifact(gate, artifact)
     return failures
 
 
-def _judge_artifact(gate: Gate, artifact: Mapping[str, Any]) -> list[str]:
+def judge_artifact(gate: Gate, artifact: Mapping[str, Any]) -> list[str]:
+    """Return what the gate says no to in a file.
+
+    Args:
+        gate: the limits.
+        artifact: `target`, `drop`, `bytes` and `latency_ms`.
+    """
     target = artifact["target"]
     limits = (
         ("quantization_drop", artifact["drop"], gate.quantization_drop, "of the main metric"),

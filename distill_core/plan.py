@@ -134,7 +134,7 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
         "targets": [
             {
                 "target": name,
-                "scheme": find_target(name).scheme.name,
+                "schemes": [scheme.name for scheme in find_target(name).schemes],
                 "runtime": find_target(name).runtime,
                 "expected_bytes": parameters,  # 8-bit weights; biases and norms stay fp32
             }

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Undefined
 
-from distill_core.charts import Chart, training_charts, validation_chart
+from distill_core.charts import Chart, candidates_chart, training_charts, validation_chart
 from distill_core.comparison import (
     Model,
     artifact_models,
@@ -21,6 +21,7 @@ from distill_core.comparison import (
 )
 from distill_core.config import LOSSES
 from distill_core.files import new_file
+from distill_core.selection import SLOWER
 
 TEMPLATE = "report.html.j2"
 MOST_CLASSES = 20
@@ -59,6 +60,11 @@ def render_html(report: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -
     """
     student, artifacts = student_model(report), artifact_models(report)
     least = least_favourable(artifacts or [student])
+    candidates = [
+        {"target": artifact["target"], **entry}
+        for artifact in report["artifacts"]
+        for entry in artifact.get("candidates", ())
+    ]
     template = _environment().get_template(TEMPLATE)
     return template.render(
         report=report,
@@ -68,6 +74,9 @@ def render_html(report: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -
         least=least,
         verdict=verdict(report, least),
         failures=[(text, advice(text)) for text in report["gate"]["failures"]],
+        candidates=candidates,
+        candidates_chart=candidates_chart(candidates) if candidates else None,
+        slower=SLOWER,
         charts=_charts(report, steps),
         total_loss=total_loss(report.get("losses") or {}),
         rows_per_s=median(step["rows_per_s"] for step in steps) if steps else None,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from distill_core.errors import BundleError
 from distill_core.heads import Head
@@ -47,11 +47,18 @@ def run_row(
         row: the token ids and masks of one text, lists of whole numbers under the names of the
             file's inputs; what else it holds is not read.
     """
-    feeds = {
+    names = [entry.name for entry in session.get_outputs()]
+    answers = session.run(names, feed_row(session, row))
+    return dict(zip(names, map(np.asarray, answers), strict=True))
+
+
+def feed_row(
+    session: onnxruntime.InferenceSession, row: Mapping[str, Any]
+) -> dict[str, Int64[np.ndarray, "1 ..."]]:
+    """Return the inputs of a file, for a batch of one row."""
+    return {
         entry.name: np.asarray([row[entry.name]], dtype=np.int64) for entry in session.get_inputs()
     }
-    names = [entry.name for entry in session.get_outputs()]
-    return dict(zip(names, map(np.asarray, session.run(names, feeds)), strict=True))
 
 
 def answer_row(

@@ -1,33 +1,17 @@
-"""Table: target → where the file will run and how it is quantized for that place."""
+"""Table: target → where the file will run, and the schemes that are tried for that place."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from distill_core.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """How the weights and activations of an ONNX file become 8-bit integers."""
-
-    name: str
-    per_channel: bool
-    """One scale for each output channel of a weight, instead of one for the whole weight."""
-    reduce_range: bool
-    """7-bit weights: without VNNI, x86 adds two u8 x s8 products in 16 saturating bits, which
-    8-bit weights can overflow (Intel 64 and IA-32 Architectures Software Developer's Manual,
-    PMADDUBSW)."""
-    constant_weights_only: bool
-    """Leave the products of two activations (attention's own MatMuls) in fp32: quantizing
-    them costs accuracy, and there is no weight whose bytes it would save."""
-
-
-INT8 = Scheme("int8", True, False, True)
-INT8_REDUCED = Scheme("int8-reduced-range", True, True, True)
-
+from distill_core.schemes import INT4, INT4_REDUCED, INT8, INT8_REDUCED, Scheme
 
 OPSET = 18
 """The least that optimum recommends for these families. Every onnxruntime since 1.14, of
 February 2023, reads it (onnxruntime, "Compatibility", table of ONNX opsets)."""
+
+_FULL_RANGE = (INT8, INT4)
+_SEVEN_BITS = (INT8_REDUCED, INT4_REDUCED)
 
 
 @dataclass(frozen=True)
@@ -37,17 +21,20 @@ class Target:
     name: str
     instruction_set: str
     runtime: str
-    scheme: Scheme
+    schemes: tuple[Scheme, ...]
+    """What is measured; the best of them within the gate is shipped."""
 
 
 TARGETS = {
     target.name: target
     for target in (
-        Target("android-arm64", "armv8.2-a dot product", "onnxruntime-android", INT8),
-        Target("ios-arm64", "armv8.4-a dot product", "onnxruntime-objc", INT8),
-        Target("web-wasm", "wasm simd128", "onnxruntime-web", INT8_REDUCED),
-        Target("linux-arm64", "armv8.2-a dot product", "onnxruntime", INT8),
-        Target("linux-x86-64", "AVX2 or newer, VNNI or not", "onnxruntime", INT8_REDUCED),
+        Target("android-arm64", "armv8.2-a dot product", "onnxruntime-android", _FULL_RANGE),
+        Target("android-arm64-legacy", "armv8-a", "onnxruntime-android", _FULL_RANGE),
+        Target("ios-arm64", "armv8.4-a dot product", "onnxruntime-objc", _FULL_RANGE),
+        Target("web-wasm", "wasm simd128", "onnxruntime-web", _SEVEN_BITS),
+        Target("linux-arm64", "armv8.2-a dot product", "onnxruntime", _FULL_RANGE),
+        Target("linux-x86-64", "AVX2 or newer, VNNI or not", "onnxruntime", _SEVEN_BITS),
+        Target("linux-x86-64-vnni", "AVX512-VNNI or AVX-VNNI", "onnxruntime", _FULL_RANGE),
     )
 }
 
@@ -61,3 +48,12 @@ def find_target(name: str) -> Target:
     if name not in TARGETS:
         raise ConfigError(f"targets: there is no target {name!r}; accepted: {', '.join(TARGETS)}")
     return TARGETS[name]
+
+
+def schemes_of(targets: Iterable[str]) -> list[Scheme]:
+    """Return each scheme that one of several targets tries, once.
+
+    Raises:
+        ConfigError: there is no such target.
+    """
+    return list(dict.fromkeys(scheme for name in targets for scheme in find_target(name).schemes))

@@ -180,7 +180,10 @@ def targets(as_json: Json = False) -> None:
     from distill_core.targets import TARGETS
     from flows.terminal import print_json, print_targets
 
-    rows = [asdict(target) for target in TARGETS.values()]
+    rows = [
+        {**asdict(target), "schemes": [scheme.name for scheme in target.schemes]}
+        for target in TARGETS.values()
+    ]
     (print_json if as_json else print_targets)(rows)
 
 

@@ -1,4 +1,4 @@
-"""The flow: fetch → initialise → distil → evaluate → export → quantize → benchmark → publish."""
+"""The flow: fetch → initialise → distil → evaluate → export → quantize → benchmark → choose → publish."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,11 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from distill_core.config import Pipeline
 from distill_core.errors import GateError
 from distill_core.files import taken
+from distill_core.targets import schemes_of
 from tasks.baselines import compare_baselines
 from tasks.benchmark import benchmark
 from tasks.caching import prune
+from tasks.choose import choose, chosen
 from tasks.distill import distil, train_without_teacher
 from tasks.evaluate import evaluate
 from tasks.export import export, quantize
@@ -22,8 +24,7 @@ from tasks.publish import bundle, publish, write_report
 from tasks.tracking import LiveLosses, failing, log_results, open_run
 
 
-# One worker: mapped targets that share a scheme find what the first of them made, and no two
-# of them compete for the cores.
+# One worker: no two schemes or targets compete for the cores.
 @flow(
     name="distill-and-deploy",
     flow_run_name="{pipeline.name}",
@@ -66,13 +67,17 @@ def _run(job: Job) -> dict[str, Any]:
         exported = export(job, teacher, student, data)
         artifacts = quantize.map(
             unmapped(job),
-            list(job.pipeline.targets),
+            [scheme.name for scheme in schemes_of(job.pipeline.targets)],
             unmapped(teacher),
             unmapped(exported),
             unmapped(evaluation),
             unmapped(data),
         ).result()
         timings = benchmark(job, teacher, artifacts, data)
+        targets = list(job.pipeline.targets)
+        choices = choose.map(
+            unmapped(job), targets, unmapped(artifacts), unmapped(timings)
+        ).result()
         stages = {
             "teacher": teacher,
             "data": data,
@@ -86,10 +91,10 @@ def _run(job: Job) -> dict[str, Any]:
         if untaught:
             stages["untaught"] = untaught
         bundles = bundle.map(
-            unmapped(job), list(job.pipeline.targets), artifacts, unmapped(stages)
+            unmapped(job), targets, chosen(artifacts, choices), unmapped(stages)
         ).result()
-        report = write_report(job, stages, artifacts, bundles)
+        report = write_report(job, stages, artifacts, choices, bundles)
         logged = log_results(job, run, data, student, report, bundles)
         published = publish(job, report, student, bundles)
-    prune(job.output, [*stages.values(), start, *artifacts, *bundles, report, logged])
+    prune(job.output, [*stages.values(), start, *artifacts, *choices, *bundles, report, logged])
     return published

@@ -50,9 +50,9 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     )
     _table(
         "targets",
-        ["target", "runtime", "scheme", "expected MB"],
+        ["target", "runtime", "schemes to try", "expected MB"],
         [
-            [t["target"], t["runtime"], t["scheme"], _mb(t["expected_bytes"])]
+            [t["target"], t["runtime"], ", ".join(t["schemes"]), _mb(t["expected_bytes"])]
             for t in plan["targets"]
         ],
     )
@@ -162,8 +162,8 @@ def print_targets(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the table of targets."""
     _table(
         "targets",
-        ["target", "runtime", "instruction set", "scheme"],
-        [[r["name"], r["runtime"], r["instruction_set"], r["scheme"]["name"]] for r in rows],
+        ["target", "runtime", "instruction set", "schemes to try"],
+        [[r["name"], r["runtime"], r["instruction_set"], ", ".join(r["schemes"])] for r in rows],
     )
 
 

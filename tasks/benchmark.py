@@ -21,7 +21,7 @@ def benchmark(job: Job, teacher: Stage, artifacts: Sequence[Stage], data: Stage)
     """Time the teacher in PyTorch and every artifact in onnxruntime, interleaved."""
     from distill_core.benchmark import Subject, as_facts, describe_machine, pick_rows, time_models
 
-    files = {artifact.key: artifact for artifact in artifacts}  # targets may share a file
+    files = {artifact.key: artifact for artifact in artifacts}
     inputs = {
         "teacher": teacher.key,
         "artifacts": sorted(files),

@@ -100,8 +100,12 @@ STAGES = {
     "baselines": Code(("baselines", "evaluation", "heads"), (*_TORCH, "scikit-learn")),
     "evaluation": Code(("evaluation", "heads"), (*_TORCH, "scikit-learn")),
     "onnx": Code(("export", "runtime"), (*_TORCH, *_ONNX)),
-    "artifact": Code(("quantization", "evaluation", "runtime", "heads"), _ONNX),
+    "artifact": Code(
+        ("quantization", "schemes", "scoring", "evaluation", "runtime", "heads"),
+        (*_ONNX, "numpy", "scipy"),
+    ),
     "benchmark": Code(("benchmark", "benchmark_worker", "runtime"), ("torch", "onnxruntime")),
+    "choice": Code(("selection", "outcome", "targets")),
     "bundle": Code(
         ("bundle", "verification", "runtime", "targets", "heads"), ("tokenizers", "onnxruntime")
     ),

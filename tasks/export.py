@@ -1,4 +1,4 @@
-"""Tasks: export the student to ONNX, and quantize it for a target."""
+"""Tasks: export the student to ONNX, and make the file of a scheme of it."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
-from distill_core.targets import OPSET, find_target
+from distill_core.schemes import SCHEMES
+from distill_core.targets import OPSET
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
 from tasks.job import Job
@@ -33,30 +34,34 @@ def export(job: Job, teacher: Stage, student: Stage, data: Stage) -> State[Stage
     return as_state(stage)
 
 
-@task(name="quantize", task_run_name="quantize for {target}", cache_policy=NO_CACHE)
+@task(name="quantize", task_run_name="quantize to {scheme}", cache_policy=NO_CACHE)
 def quantize(
-    job: Job, target: str, teacher: Stage, exported: Stage, evaluation: Stage, data: Stage
+    job: Job, scheme: str, teacher: Stage, exported: Stage, evaluation: Stage, data: Stage
 ) -> State[Stage]:
-    """Quantize for a target, and score the file on rows that were never trained on."""
-    scheme = find_target(target).scheme
-    inputs = {
-        "onnx": exported.key,
-        "evaluation": evaluation.key,
-        "scheme": vars(scheme),
-    }
+    """Make the file of a scheme, score it, and measure on validation rows what it loses."""
+    inputs = {"onnx": exported.key, "evaluation": evaluation.key, "scheme": vars(SCHEMES[scheme])}
 
     def build(folder: Path) -> dict[str, Any]:
         import numpy as np
 
         from distill_core.batches import open_tokenized
-        from distill_core.quantization import quantize, score_file
+        from distill_core.quantization import pick_calibration, quantize
+        from distill_core.scoring import measure_loss, score_file
 
-        file = quantize(exported.folder / ONNX, scheme, folder)
-        rows = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
+        rows, head, model = (
+            open_tokenized(data.folder / ROWS),
+            head_of(teacher),
+            exported.folder / ONNX,
+        )
+        file = quantize(model, SCHEMES[scheme], pick_calibration(rows["train"]), folder)
         logits = np.load(evaluation.folder / LOGITS)
-        head = head_of(teacher)
-        return score_file(file, scheme, head, rows, logits["teacher"], logits["student"])
+        scored = rows[data.facts["evaluation_split"]]
+        return {
+            "scheme": scheme,
+            **score_file(file, head, scored, logits["teacher"], logits["student"]),
+            "validation": measure_loss(file, model, head, rows["validation"]),
+        }
 
     stage = run_stage(job.output, "artifact", inputs, build)
-    publish_facts(job.pipeline.name, stage, target)
+    publish_facts(job.pipeline.name, stage, scheme)
     return as_state(stage)

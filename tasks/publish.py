@@ -15,6 +15,7 @@ from distill_core.targets import find_target
 from tasks.artifacts import publish_facts
 from tasks.benchmark import TEACHER
 from tasks.caching import Stage, as_state, run_stage
+from tasks.choose import chosen
 from tasks.job import Job
 from tasks.stages import BUNDLE, MODEL, ONNX, REPORT, REPORT_PAGE, ROWS, STEPS, head_of, read_steps
 
@@ -50,6 +51,7 @@ def bundle(job: Job, target: str, artifact: Stage, stages: Stages) -> State[Stag
         )
         made = bundle.Artifact(
             target=find_target(target),
+            scheme=artifact.facts["scheme"],
             file=artifact.folder / quantization.QUANTIZED_FILE,
             metrics=artifact.facts["metrics"],
             retention=artifact.facts["retention"],
@@ -79,10 +81,14 @@ def _golden_texts(head: Head, data: Stage) -> list[tuple[str, ...]]:
 
 @task(name="report", task_run_name="report", cache_policy=NO_CACHE)
 def write_report(
-    job: Job, stages: Stages, artifacts: Sequence[Stage], bundles: Sequence[Stage]
+    job: Job,
+    stages: Stages,
+    artifacts: Sequence[Stage],
+    choices: Sequence[Stage],
+    bundles: Sequence[Stage],
 ) -> State[Stage]:
     """Put all figures together, judge them by the gate, and draw the page."""
-    parts = [*stages.values(), *artifacts, *bundles]
+    parts = [*stages.values(), *artifacts, *choices, *bundles]
     inputs = {
         "stages": [stage.key for stage in parts],
         "pipeline": job.pipeline.model_dump(mode="json"),
@@ -96,7 +102,7 @@ def write_report(
         report = build_report(
             job.pipeline,
             {name: stage.facts for name, stage in stages.items()},
-            _artifact_entries(job, stages["benchmark"], artifacts, bundles),
+            _artifact_entries(stages["benchmark"], chosen(artifacts, choices), choices, bundles),
             _timings(parts),
             versions(),
         )
@@ -110,7 +116,10 @@ def write_report(
 
 
 def _artifact_entries(
-    job: Job, benchmark: Stage, artifacts: Sequence[Stage], bundles: Sequence[Stage]
+    benchmark: Stage,
+    artifacts: Sequence[Stage],
+    choices: Sequence[Stage],
+    bundles: Sequence[Stage],
 ) -> list[dict[str, Any]]:
     from distill_core.outcome import describe_artifact
     from distill_core.quantization import QUANTIZED_FILE
@@ -118,11 +127,14 @@ def _artifact_entries(
     timings = benchmark.facts["timings"]
     return [
         {
-            **describe_artifact(target, artifact.facts, timings[artifact.key], timings[TEACHER]),
-            "file": f"bundles/{target}/onnx/{QUANTIZED_FILE}",
+            **describe_artifact(
+                made.facts["target"], artifact.facts, timings[artifact.key], timings[TEACHER]
+            ),
+            "file": f"bundles/{made.facts['target']}/onnx/{QUANTIZED_FILE}",
             "verified_on": made.facts["verified_on"],
+            "candidates": choice.facts["candidates"],
         }
-        for target, artifact, made in zip(job.pipeline.targets, artifacts, bundles, strict=True)
+        for artifact, choice, made in zip(artifacts, choices, bundles, strict=True)
     ]
 
 

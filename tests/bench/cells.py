@@ -95,7 +95,7 @@ def second_run() -> Mapping[str, Any]:
 def _of_main_job() -> list[Cell]:
     """Return the cells on SST-2 and its teachers, by the command line."""
     from tests.bench.paper_size import NAME, measure_paper_size
-    from tests.bench.schemes import SCHEMES, measure_scheme
+    from tests.bench.schemes import WAYS, measure_scheme
 
     cell, seeds = partial(Cell, model=MINILM, data="sst2", seed=0), (0, 1, 2)
     return [
@@ -116,7 +116,7 @@ def _of_main_job() -> list[Cell]:
         cell("door", setting="second-run", measure=second_run),
         *(
             cell("schemes", setting=name, measure=partial(measure_scheme, name, main_job))
-            for name in SCHEMES
+            for name in WAYS
         ),
         Cell("demo", "embedded", "docstrings", "default", 0, demo),
     ]

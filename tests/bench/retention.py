@@ -112,12 +112,13 @@ def in_8_bits(student: Any, head: Any, rows: Any) -> dict[str, Any]:
     from distill_core.benchmark import Subject, as_facts, pick_rows, time_models
     from distill_core.export import export_onnx
     from distill_core.quantization import quantize
-    from distill_core.targets import INT8, OPSET
+    from distill_core.schemes import INT8
+    from distill_core.targets import OPSET
 
     with TemporaryDirectory() as name:
         folder = Path(name)
         export_onnx(student, head, rows, OPSET, folder / "model.onnx")
-        file = quantize(folder / "model.onnx", INT8, folder)
+        file = quantize(folder / "model.onnx", INT8, [], folder)
         subjects = [Subject("int8", "onnx", file)]
         timings = time_models(subjects, rows.select(pick_rows(rows["length"][:])).to_list())
         return {"bytes": file.stat().st_size, "timings": as_facts(timings)}

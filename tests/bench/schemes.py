@@ -1,6 +1,6 @@
 """What each way of quantizing costs: ours beside optimum's own presets, on one student."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,24 +11,24 @@ from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
 from distill_core.batches import open_tokenized
 from distill_core.benchmark import Subject, as_facts, pick_rows, time_models
 from distill_core.heads.sequence_classification import SequenceClassification
-from distill_core.quantization import QUANTIZED_FILE, quantize, score_file
-from distill_core.targets import INT8, INT8_REDUCED, Scheme
+from distill_core.quantization import QUANTIZED_FILE, pick_calibration, quantize
+from distill_core.schemes import SCHEMES
+from distill_core.scoring import score_file
 from tests.bench.harness import latest_stage
 
-OURS = {scheme.name: scheme for scheme in (INT8, INT8_REDUCED)}
 PRESETS = {
     f"optimum-{name}{'-per-channel' if per_channel else ''}": (name, per_channel)
     for name in ("arm64", "avx2", "avx512_vnni")
     for per_channel in (False, True)
 }
-SCHEMES = (*OURS, *PRESETS)
+WAYS = (*SCHEMES, *PRESETS)
 
 
 def measure_scheme(name: str, main_job: Callable[[int], Any]) -> Mapping[str, Any]:
     """Quantize the main job's student in one way; score it, and time it beside fp32.
 
     Args:
-        name: one of `SCHEMES`.
+        name: one of `WAYS`.
         main_job: makes the student, or finds it made.
     """
     from tests.bench.cells import WORK
@@ -38,19 +38,19 @@ def measure_scheme(name: str, main_job: Callable[[int], Any]) -> Mapping[str, An
     onnx, data, evaluation = (latest_stage(stages, kind) for kind in ("onnx", "data", "evaluation"))
     rows = open_tokenized(data / "rows")["validation"]
     with TemporaryDirectory() as folder:
-        file = _quantize(name, onnx / "model.onnx", Path(folder))
+        calibration = pick_calibration(open_tokenized(data / "rows")["train"])
+        file = _quantize(name, onnx / "model.onnx", calibration, Path(folder))
         head = SequenceClassification(("negative", "positive"))
-        scheme = OURS.get(name, Scheme(name, False, False, False))
         logits = np.load(evaluation / "logits.npz")
-        facts = score_file(file, scheme, head, rows, logits["teacher"], logits["student"])
+        facts = score_file(file, head, rows, logits["teacher"], logits["student"])
         subjects = [Subject("int8", "onnx", file), Subject("fp32", "onnx", onnx / "model.onnx")]
         timings = time_models(subjects, rows.select(pick_rows(rows["length"][:])).to_list())
     return {**facts, "timings": as_facts(timings)}
 
 
-def _quantize(name: str, model: Path, folder: Path) -> Path:
-    if name in OURS:
-        return quantize(model, OURS[name], folder)
+def _quantize(name: str, model: Path, rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    if name in SCHEMES:
+        return quantize(model, SCHEMES[name], rows, folder)
     preset, per_channel = PRESETS[name]
     configuration = getattr(AutoQuantizationConfig, preset)(
         is_static=False, per_channel=per_channel

@@ -15,8 +15,9 @@ from distill_core.export import export_onnx, signature
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.job import Job
 from distill_core.quantization import quantize
+from distill_core.schemes import INT8_REDUCED
 from distill_core.student import build_student, save_model
-from distill_core.targets import INT8_REDUCED, OPSET, TARGETS
+from distill_core.targets import OPSET, TARGETS
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.training import distill
 
@@ -80,7 +81,7 @@ def bundle(
     """A bundle of the fitted teacher for linux-x86-64; not to be changed."""
     folder = tmp_path_factory.mktemp("bundle")
     save_model(fitted_teacher, tiny_bert, folder / "student")
-    file = quantize(exported, INT8_REDUCED, folder)
+    file = quantize(exported, INT8_REDUCED, [], folder)
     described = signature(exported)
     origin = Origin(
         name="sentiment",
@@ -92,7 +93,9 @@ def bundle(
         inputs=described["inputs"],
         outputs=described["outputs"],
     )
-    artifact = Artifact(TARGETS["linux-x86-64"], file, {"accuracy": 1.0}, 1.0, 1.0)
+    artifact = Artifact(
+        TARGETS["linux-x86-64"], "int8-reduced-range", file, {"accuracy": 1.0}, 1.0, 1.0
+    )
     (folder / "bundle").mkdir()
     assemble(artifact, origin, [("The film was good",), ("a dull plot",)], folder / "bundle")
     return folder / "bundle"

@@ -6,7 +6,12 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from distill_core.charts import MOST_POINTS, training_charts, validation_chart
+from distill_core.charts import (
+    MOST_POINTS,
+    candidates_chart,
+    training_charts,
+    validation_chart,
+)
 
 
 def steps_with(values: list[float]) -> list[dict[str, Any]]:
@@ -53,6 +58,16 @@ def test_descriptions_say_what_the_curves_show() -> None:
         description
         == "Validation accuracy: 80.0% after the first epoch, at best 90.0% after epoch 2."
     )
+
+
+def test_candidates_are_drawn_once_for_each_scheme_and_the_chosen_one_has_a_ring() -> None:
+    small, large = (
+        {"scheme": scheme, "bytes": size, "flips": flips, "verdict": "chosen" if ring else "larger"}
+        for scheme, size, flips, ring in (("four", 5e6, 0.02, True), ("eight", 9e6, 0.01, False))
+    )
+    chart = candidates_chart([small, large, {**small, "verdict": "too much"}])
+    assert chart.svg.count(">four<") == chart.svg.count(">eight<") == 1
+    assert chart.description.endswith(": four: 5.0 MB, 2.0% (chosen); eight: 9.0 MB, 1.0%.")
 
 
 def test_drawing_leaves_matplotlib_as_it_was() -> None:

@@ -35,7 +35,9 @@ from distill_core.heads.sentence_embeddings import SentenceEmbeddings
 from distill_core.heads.token_classification import NOT_COUNTED, TokenClassification, entities
 from distill_core.job import Job
 from distill_core.layers import pick_layers
-from distill_core.quantization import quantize, score_file
+from distill_core.quantization import quantize
+from distill_core.schemes import INT8_REDUCED
+from distill_core.scoring import score_file
 from distill_core.soft_targets import soft_target_loss
 from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET, TARGETS
@@ -328,8 +330,8 @@ def test_a_head_learns_exports_quantizes_and_verifies(
     exported = export_onnx(student, case.head, rows["validation"], OPSET, onnx)
     target = TARGETS["linux-x86-64"]
     (tmp_path / "quantized").mkdir()
-    file = quantize(onnx, target.scheme, tmp_path / "quantized")
-    found = score_file(file, target.scheme, case.head, rows["validation"], *logits)
+    file = quantize(onnx, INT8_REDUCED, [], tmp_path / "quantized")
+    found = score_file(file, case.head, rows["validation"], *logits)
     assert abs(found["drop"]) < 0.1
 
     save_model(student, folder, tmp_path / "student")
@@ -345,7 +347,8 @@ def test_a_head_learns_exports_quantizes_and_verifies(
     )
     texts = [case.head.texts(row) for row in rows["validation"].select(range(3))]
     (tmp_path / "bundle").mkdir()
-    made = Artifact(target, file, found["metrics"], found["retention"], found["agreement"])
+    figures = (found["metrics"], found["retention"], found["agreement"])
+    made = Artifact(target, "int8-reduced-range", file, *figures)
     assemble(made, origin, texts, tmp_path / "bundle")
     assert verify(tmp_path / "bundle").problems == ()
     card = (tmp_path / "bundle" / "README.md").read_text()

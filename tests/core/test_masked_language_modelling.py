@@ -27,8 +27,9 @@ from distill_core.heads.token_classification import NOT_COUNTED
 from distill_core.job import Job
 from distill_core.quantization import quantize
 from distill_core.runtime import open_session
+from distill_core.schemes import INT8, INT8_REDUCED, Scheme
 from distill_core.student import build_student, save_model
-from distill_core.targets import INT8, INT8_REDUCED, OPSET, Scheme
+from distill_core.targets import OPSET
 from distill_core.teacher import describe, load_model, load_tokenizer
 from distill_core.training import distill
 from tests.conftest import TEXTS
@@ -268,7 +269,7 @@ def test_a_decoder_multiplies_by_the_8_bit_word_embeddings_that_the_file_holds_o
 ) -> None:
     model = load_model(save_small(family, "ForMaskedLM", tokenizer, tmp_path / "teacher"))
     export_onnx(model, HEAD, rows, OPSET, tmp_path / "model.onnx")
-    file = quantize(tmp_path / "model.onnx", scheme, tmp_path)
+    file = quantize(tmp_path / "model.onnx", scheme, [], tmp_path)
     graph = onnx.load(file, load_external_data=False).graph
     onnx.checker.check_model(str(file), full_check=True)
     tables = [t for t in graph.initializer if sorted(t.dims) == [32, model.config.vocab_size]]

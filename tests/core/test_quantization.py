@@ -7,13 +7,15 @@ from onnx import numpy_helper
 
 from distill_core.evaluation import model_logits, read_labels, score
 from distill_core.files import file_digest
-from distill_core.quantization import activation_products, quantize, score_file
-from distill_core.targets import INT8, INT8_REDUCED
+from distill_core.quantization import quantize
+from distill_core.quantization.dynamic import activation_products
+from distill_core.schemes import INT8, INT8_REDUCED
+from distill_core.scoring import score_file
 
 
 @pytest.fixture(scope="module", params=[INT8, INT8_REDUCED], ids=lambda scheme: scheme.name)
 def quantized(request, exported, tmp_path_factory):
-    return request.param, quantize(exported, request.param, tmp_path_factory.mktemp("int8"))
+    return request.param, quantize(exported, request.param, [], tmp_path_factory.mktemp("int8"))
 
 
 def _weights(path):
@@ -64,15 +66,15 @@ def test_quantized_file_loads_alone_and_is_the_only_thing_left(quantized):
 
 def test_same_file_quantizes_to_the_same_bytes(quantized, exported, tmp_path):
     scheme, file = quantized
-    assert file_digest(quantize(exported, scheme, tmp_path)) == file_digest(file)
+    assert file_digest(quantize(exported, scheme, [], tmp_path)) == file_digest(file)
 
 
 def test_scores_are_those_of_the_file_itself(quantized, fitted_teacher, rows, head):
-    scheme, file = quantized
+    _, file = quantized
     teacher = model_logits(fitted_teacher, head, rows["validation"])
     labels = read_labels(head, rows["validation"])
     # A student that is always of another mind.
-    found = score_file(file, scheme, head, rows["validation"], teacher, -teacher)
+    found = score_file(file, head, rows["validation"], teacher, -teacher)
     assert (found["bytes"], found["sha256"]) == (file.stat().st_size, file_digest(file))
     assert found["agreement"] == pytest.approx(found["flips"]) == pytest.approx(1.0)
     accuracy = score(head, teacher, labels)["accuracy"]

@@ -30,6 +30,7 @@ from distill_core.heads.squad_score import score_answer
 from distill_core.job import Job
 from distill_core.quantization import quantize
 from distill_core.runtime import MODEL_INPUTS, answer_row, open_session
+from distill_core.schemes import INT8_REDUCED
 from distill_core.soft_targets import soft_target_loss
 from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET, TARGETS
@@ -350,7 +351,7 @@ def bundle(
     facts = export_onnx(model, HEAD, rows, OPSET, folder / "model.onnx")
     target = TARGETS["linux-x86-64"]
     (folder / "quantized").mkdir()
-    file = quantize(folder / "model.onnx", target.scheme, folder / "quantized")
+    file = quantize(folder / "model.onnx", INT8_REDUCED, [], folder / "quantized")
     save_model(model, teacher, folder / "student")
     origin = Origin(
         "qa",
@@ -363,7 +364,7 @@ def bundle(
         facts["outputs"],
     )
     (folder / "bundle").mkdir()
-    made = Artifact(target, file, {"f1": 1.0}, 1.0, 1.0)
+    made = Artifact(target, "int8-reduced-range", file, {"f1": 1.0}, 1.0, 1.0)
     assemble(made, origin, [("film", FILM), ("cast", LONG)], folder / "bundle")
     return folder / "bundle"
 

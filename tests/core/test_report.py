@@ -157,6 +157,20 @@ def example_report(classes: int = 2) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def example_candidate(scheme: str, size_bytes: int, verdict: str) -> dict[str, Any]:
+    return {
+        "scheme": scheme,
+        "key": "0" * 64,
+        "drop": 0.002,
+        "flips": 0.011,
+        "bytes": size_bytes,
+        "p50_ms": 10.4,
+        "load_ms": 212.0,
+        "peak_rss_mb": 311.0,
+        "verdict": verdict,
+    }
+
+
 def example_artifact(target: str, scheme: str, retention: float, p50: float) -> dict[str, Any]:
     return {
         "target": target,
@@ -176,6 +190,10 @@ def example_artifact(target: str, scheme: str, retention: float, p50: float) -> 
         "peak_rss_mb": 311.0,
         "teacher_peak_rss_mb": 1240.0,
         "verified_on": ["linux-x86_64 onnxruntime 1.23.2"],
+        "candidates": [
+            example_candidate(scheme, 67_446_120, "chosen"),
+            example_candidate("int8-of-4-bits", 41_446_120, "takes 1.80 times as long as int8"),
+        ],
     }
 
 
@@ -264,6 +282,13 @@ def test_failure_of_an_unknown_kind_still_says_what_to_do() -> None:
 def test_every_model_has_a_row(name: str) -> None:
     page = render_html(example_report(), [])
     assert f'<tr><th scope="row">{name} <small>' in page
+
+
+def test_what_was_tried_is_shown_with_why_it_is_not_shipped() -> None:
+    page = render_html(example_report(), example_steps(20))
+    assert "What was tried" in page
+    assert "takes 1.80 times as long as int8" in page
+    assert "int8-per-channel: 67.4 MB, 1.1% (chosen); int8-of-4-bits: 41.4 MB, 1.1%;" in page
 
 
 def test_page_asks_for_nothing_from_elsewhere() -> None:

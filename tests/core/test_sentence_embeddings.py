@@ -226,7 +226,7 @@ def test_a_bundle_says_how_to_pool_and_is_verified_by_that(folder: Path, tmp_pat
     assert [entry["name"] for entry in found["outputs"]] == ["last_hidden_state"]
     origin = Origin("x", folder, onnx, CLS, 32, "0" * 64, found["inputs"], found["outputs"])
     (tmp_path / "bundle").mkdir()
-    artifact = Artifact(TARGETS["web-wasm"], onnx, {"mrr": 1.0}, 1.0, 1.0)
+    artifact = Artifact(TARGETS["web-wasm"], "fp32", onnx, {"mrr": 1.0}, 1.0, 1.0)
     manifest = assemble(artifact, origin, [("The film",)], tmp_path / "bundle")
     assert manifest.pooling == "cls"
     assert {"modules.json", "1_Pooling/config.json"} < {file.path for file in manifest.files}

@@ -64,7 +64,7 @@ def test_targets_are_the_rows_of_the_table(lone_cli):
     assert [name for name in TARGETS if name not in printed] == []
     rows = lone_cli.json("targets")
     assert [row["name"] for row in rows] == list(TARGETS)
-    assert {"runtime", "instruction_set", "scheme"} <= set(rows[0])
+    assert {"runtime", "instruction_set", "schemes"} <= set(rows[0])
 
 
 def test_check_prints_the_plan_and_leaves_nothing(lone_cli, desk):

@@ -1,0 +1,52 @@
+"""What goes into each matrix of an 8-bit file when it reads texts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from distill_core.quantization.rounding import Moments
+from distill_core.runtime import feed_row
+
+CALIBRATION_ROWS = 256
+"""Of train. GPTQ's authors read 128 texts of 2,048 tokens, for matrices of ten times as many inputs."""
+
+
+def input_moments(
+    model: onnx.ModelProto, tensors: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Moments]:
+    """Return the moments of some tensors over the tokens of some texts.
+
+    Args:
+        model: a file; it is not changed.
+        tensors: names of fp32 activations, their last axis the one that counts.
+        rows: token ids and masks, read one at a time.
+    """
+    session = _showing(model, tensors)
+    moments: dict[str, Moments] = {}
+    for row in rows:
+        found = session.run(list(tensors), feed_row(session, row))
+        for name, values in zip(tensors, found, strict=True):
+            tokens = np.asarray(values, dtype=np.float64)
+            tokens = tokens.reshape(-1, tokens.shape[-1])
+            moments[name] = moments.get(name, 0.0) + tokens.T @ tokens
+    return moments
+
+
+def _showing(model: onnx.ModelProto, tensors: Sequence[str]) -> onnxruntime.InferenceSession:
+    """Return a session whose file gives these tensors out."""
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    there = {output.name for output in shown.graph.output}
+    shown.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in dict.fromkeys(tensors)
+        if name not in there
+    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        shown.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )

@@ -1,0 +1,215 @@
+"""Pack the weights of an 8-bit file into codes of a codebook: 4 bits on disk, 8 bits at run time.
+
+The codes become numbers by Cast, Gather and Reshape alone, which every runtime has. Those of a matrix
+have constant inputs, so onnxruntime computes them once, when it loads the file, and then multiplies as
+in the 8-bit file; of the embeddings only the rows of a text are unpacked, at each call.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from jaxtyping import Float, Int8, UInt
+from onnx import helper, numpy_helper
+
+from distill_core.quantization.calibration import input_moments
+from distill_core.quantization.codebook import (
+    Codebook,
+    channel_scales,
+    learn_codebook,
+    pick_shape,
+)
+from distill_core.quantization.rounding import round_matrix
+
+CODEBOOK = "codebook"
+"""Name of the initializer that all codes point into."""
+
+_LEAST_WEIGHTS = 16_384
+"""Of a matrix or table: a smaller one would save less than 8 kB."""
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """An 8-bit weight of a product, and the fp32 activation that it multiplies."""
+
+    name: str
+    scale_name: str
+    activation: str
+    numbers: Int8[np.ndarray, "inputs channels"]
+    steps: Float[np.ndarray, "..."]
+
+    @property
+    def weights(self) -> Float[np.ndarray, "inputs channels"]:
+        """As the 8-bit file has them."""
+        return np.asarray(self.numbers * self.steps, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """8-bit embeddings, and what looks them up: a Gather, and the DequantizeLinear after it."""
+
+    lookup: onnx.NodeProto
+    widen: onnx.NodeProto
+    weights: Float[np.ndarray, "rows channels"]
+
+
+def pack(model: onnx.ModelProto, rows: Sequence[Mapping[str, Any]], largest: int) -> None:
+    """Pack matrices and embeddings of a file in place; what is small, or of an odd width, stays.
+
+    Args:
+        model: as `dynamic.quantize_dynamically` writes it, at its full range.
+        rows: training texts, token ids and masks, whose products are to stay what they are.
+        largest: whole number that an unpacked weight may have.
+    """
+    matrices, tables = _find_matrices(model.graph), _find_tables(model.graph)
+    weights = [part.weights for part in matrices] + [part.weights for part in tables]
+    shape = pick_shape(sum(array.size for array in weights))
+    matrices = [matrix for matrix in matrices if matrix.numbers.shape[1] % shape[0] == 0]
+    tables = [table for table in tables if table.weights.shape[1] % shape[0] == 0]
+    if not (matrices or tables):
+        return
+    moments = input_moments(model, [matrix.activation for matrix in matrices], rows)
+    scales = {matrix.name: channel_scales(matrix.weights, largest) for matrix in matrices}
+    codebook = learn_codebook(_numbers(matrices, scales, tables, largest), shape, largest)
+    model.graph.initializer.append(numpy_helper.from_array(codebook.vectors, CODEBOOK))
+    for matrix in matrices:
+        scale = scales[matrix.name]
+        codes = round_matrix(matrix.weights, scale, codebook, moments[matrix.activation])
+        _unpack_matrix(model.graph, matrix, codes, scale)
+    for table in tables:
+        _unpack_table(model.graph, table, codebook, largest)
+
+
+def _find_matrices(graph: onnx.GraphProto) -> list[_Matrix]:
+    arrays = {tensor.name: tensor for tensor in graph.initializer}
+    quantizers = {
+        node.output[0]: node for node in graph.node if node.op_type == "DynamicQuantizeLinear"
+    }
+    found = {}
+    for node in graph.node:
+        if node.op_type != "MatMulInteger" or node.input[1] not in arrays:
+            continue
+        name = node.input[1]
+        scale_name = f"{name.removesuffix('_quantized')}_scale"
+        matrix = _Matrix(
+            name,
+            scale_name,
+            quantizers[node.input[0]].input[0],
+            numpy_helper.to_array(arrays[name]),
+            numpy_helper.to_array(arrays[scale_name]),
+        )
+        if matrix.numbers.ndim == 2 and matrix.numbers.size >= _LEAST_WEIGHTS:
+            found[name] = matrix
+    return list(found.values())
+
+
+def _find_tables(graph: onnx.GraphProto) -> list[_Table]:
+    arrays = {tensor.name: tensor for tensor in graph.initializer}
+    readers = Counter(name for node in graph.node for name in node.input)
+    wideners = {node.input[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    found = []
+    for node in graph.node:
+        widen = wideners.get(node.output[0])
+        if node.op_type != "Gather" or node.input[0] not in arrays or widen is None:
+            continue
+        scale, zero = (numpy_helper.to_array(arrays[name]) for name in widen.input[1:])
+        numbers = numpy_helper.to_array(arrays[node.input[0]])
+        # A decoder that shares the table multiplies by it: that one stays.
+        if readers[node.input[0]] == 1 and numbers.size >= _LEAST_WEIGHTS:
+            found.append(_Table(node, widen, (numbers.astype(np.float32) - zero) * scale))
+    return found
+
+
+def _row_scales(table: _Table, largest: int) -> Float[np.ndarray, "rows 1"]:
+    return channel_scales(table.weights.T, largest)[:, None].astype(np.float16)
+
+
+def _numbers(
+    matrices: Sequence[_Matrix],
+    scales: Mapping[str, Float[np.ndarray, " channels"]],
+    tables: Sequence[_Table],
+    largest: int,
+) -> Float[np.ndarray, " numbers"]:
+    """Return what the codebook is learnt from: as much of the tables as there is of the matrices."""
+    parts = [(matrix.weights / scales[matrix.name]).ravel() for matrix in matrices]
+    of_matrices = np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
+    rows = [
+        row / scale
+        for table in tables
+        for row, scale in zip(table.weights, _row_scales(table, largest), strict=True)
+    ]
+    width = max((len(row) for row in rows), default=1)
+    wanted = len(of_matrices) // width if parts else len(rows)
+    picked = np.random.default_rng(0).permutation(len(rows))[: max(wanted, 1)]
+    return np.concatenate([of_matrices, *[rows[number] for number in picked]])
+
+
+def _unpack_matrix(
+    graph: onnx.GraphProto,
+    matrix: _Matrix,
+    codes: UInt[np.ndarray, "inputs vectors"],
+    scale: Float[np.ndarray, " channels"],
+) -> None:
+    """Put codes in the place of a matrix, and what turns them into its name."""
+    named = f"{matrix.name}_{{}}".format
+    _replace(graph, matrix.scale_name, numpy_helper.from_array(scale, matrix.scale_name))
+    _replace(graph, matrix.name, numpy_helper.from_array(codes, named("codes")))
+    shape = np.asarray(matrix.numbers.shape, dtype=np.int64)
+    graph.initializer.append(numpy_helper.from_array(shape, named("shape")))
+    nodes = [
+        *_look_up(named("codes"), named("vectors")),
+        helper.make_node("Reshape", [named("vectors"), named("shape")], [matrix.name]),
+    ]
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
+
+
+def _unpack_table(graph: onnx.GraphProto, table: _Table, codebook: Codebook, largest: int) -> None:
+    """Put codes in the place of embeddings, and what unpacks the rows that a text looks up."""
+    data, ids = table.lookup.input
+    scales = _row_scales(table, largest)
+    codes = codebook.encode(table.weights / scales.astype(np.float32))
+    _replace(graph, data, numpy_helper.from_array(codes, f"{data}_codes"))
+    width = np.asarray(table.weights.shape[1:], dtype=np.int64)
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(scales, f"{data}_scales"),
+            numpy_helper.from_array(width, f"{data}_width"),
+        ]
+    )
+    named = f"{table.lookup.output[0]}_{{}}".format
+    node = helper.make_node
+    nodes = [
+        node("Gather", [f"{data}_codes", ids], [named("codes")]),
+        *_look_up(named("codes"), named("vectors")),
+        node("Cast", [named("vectors")], [named("numbers")], to=onnx.TensorProto.FLOAT),
+        node("Shape", [ids], [named("counts")]),
+        node("Concat", [named("counts"), f"{data}_width"], [named("shape")], axis=0),
+        node("Reshape", [named("numbers"), named("shape")], [named("rows")]),
+        node("Gather", [f"{data}_scales", ids], [named("scales")]),
+        node("Cast", [named("scales")], [named("wide_scales")], to=onnx.TensorProto.FLOAT),
+        node("Mul", [named("rows"), named("wide_scales")], list(table.widen.output)),
+    ]
+    place = list(graph.node).index(table.lookup)
+    for entry in reversed(nodes):
+        graph.node.insert(place, entry)
+    graph.node.remove(table.lookup)
+    graph.node.remove(table.widen)
+
+
+def _look_up(codes: str, vectors: str) -> list[onnx.NodeProto]:
+    """Return what reads vectors of the codebook; Gather takes no shorter whole numbers than 32 bits."""
+    index = f"{codes}_index"
+    return [
+        helper.make_node("Cast", [codes], [index], to=onnx.TensorProto.INT32),
+        helper.make_node("Gather", [CODEBOOK, index], [vectors]),
+    ]
+
+
+def _replace(graph: onnx.GraphProto, name: str, tensor: onnx.TensorProto) -> None:
+    old = next(entry for entry in graph.initializer if entry.name == name)
+    graph.initializer.remove(old)
+    graph.initializer.append(tensor)

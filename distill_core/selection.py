@@ -1,0 +1,98 @@
+"""Choose the file that a target gets, by what each candidate loses, weighs and takes."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from distill_core.config import Gate
+from distill_core.outcome import judge_artifact
+
+SLOWER = 1.15
+"""Times the latency of the fastest file within the gate that a smaller one may take: medians of one
+file in two runs differ by some 5%, and nobody should wait longer for fewer bytes."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that could be shipped, and what was measured of it."""
+
+    scheme: str
+    key: str
+    """Of the stage that made it."""
+    drop: float
+    """Of the main metric on validation rows, from the student's fp32 file."""
+    flips: float
+    """Share of their units that it answers otherwise than that file."""
+    bytes: int
+    p50_ms: float
+    load_ms: float
+    peak_rss_mb: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The file for a target, and why it is not another one."""
+
+    chosen: Candidate
+    verdicts: tuple[str, ...]
+    """Of each candidate, in their order."""
+
+    def facts(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
+        """Return the choice as JSON-able values.
+
+        Args:
+            candidates: what was chosen from.
+        """
+        entries = zip(candidates, self.verdicts, strict=True)
+        return {
+            "scheme": self.chosen.scheme,
+            "key": self.chosen.key,
+            "candidates": [{**asdict(entry), "verdict": verdict} for entry, verdict in entries],
+        }
+
+
+def choose(candidates: Sequence[Candidate], gate: Gate, target: str) -> Choice:
+    """Return the smallest file within the gate that is about as fast as the fastest there.
+
+    Where none is within the gate, it is the one that loses least: the gate will say no to it.
+
+    Args:
+        candidates: one or more, in the order of the target's schemes.
+        gate: the limits.
+        target: whose limits.
+    """
+    failures = [_failures(candidate, gate, target) for candidate in candidates]
+    within = [entry for entry, found in zip(candidates, failures, strict=True) if not found]
+    if not within:
+        chosen = min(candidates, key=lambda entry: entry.drop)
+        return Choice(chosen, tuple("; ".join(found) for found in failures))
+    fastest = min(within, key=lambda entry: entry.p50_ms)
+    fast = [entry for entry in within if entry.p50_ms <= SLOWER * fastest.p50_ms]
+    chosen = min(fast, key=lambda entry: (entry.bytes, entry.flips))
+    return Choice(
+        chosen,
+        tuple(
+            "; ".join(found) or _verdict(entry, chosen, fastest)
+            for entry, found in zip(candidates, failures, strict=True)
+        ),
+    )
+
+
+def _failures(candidate: Candidate, gate: Gate, target: str) -> list[str]:
+    return judge_artifact(
+        gate,
+        {
+            "target": target,
+            "drop": candidate.drop,
+            "bytes": candidate.bytes,
+            "latency_ms": {"p50": candidate.p50_ms},
+        },
+    )
+
+
+def _verdict(entry: Candidate, chosen: Candidate, fastest: Candidate) -> str:
+    if entry == chosen:
+        return "chosen"
+    if entry.p50_ms > SLOWER * fastest.p50_ms:
+        return f"takes {entry.p50_ms / fastest.p50_ms:.2f} times as long as {fastest.scheme}"
+    return f"{entry.bytes / chosen.bytes:.2f} times as large as {chosen.scheme}"

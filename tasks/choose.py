@@ -1,0 +1,57 @@
+"""Task: choose the file that a target gets."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import State
+
+from distill_core.targets import find_target
+from tasks.artifacts import publish_facts
+from tasks.caching import Stage, as_state, run_stage
+from tasks.job import Job
+
+
+@task(name="choose", task_run_name="choose for {target}", cache_policy=NO_CACHE)
+def choose(job: Job, target: str, artifacts: Sequence[Stage], benchmark: Stage) -> State[Stage]:
+    """Choose among the files of a target's schemes by what was measured of them."""
+    named = {artifact.facts["scheme"]: artifact for artifact in artifacts}
+    tried = [named[scheme.name] for scheme in find_target(target).schemes]
+    inputs = {
+        "target": target,
+        "artifacts": [artifact.key for artifact in tried],
+        "benchmark": benchmark.key,
+        "gate": job.pipeline.gate.model_dump(mode="json"),
+    }
+
+    def build(_: Path) -> dict[str, Any]:
+        from distill_core import selection
+
+        candidates = [_candidate(artifact, benchmark) for artifact in tried]
+        return selection.choose(candidates, job.pipeline.gate, target).facts(candidates)
+
+    stage = run_stage(job.output, "choice", inputs, build)
+    publish_facts(job.pipeline.name, stage, target)
+    return as_state(stage)
+
+
+def _candidate(artifact: Stage, benchmark: Stage) -> Any:
+    from distill_core.selection import Candidate
+
+    timing = benchmark.facts["timings"][artifact.key]
+    return Candidate(
+        scheme=artifact.facts["scheme"],
+        key=artifact.key,
+        drop=artifact.facts["validation"]["drop"],
+        flips=artifact.facts["validation"]["flips"],
+        bytes=artifact.facts["bytes"],
+        **{name: timing[name] for name in ("p50_ms", "load_ms", "peak_rss_mb")},
+    )
+
+
+def chosen(artifacts: Sequence[Stage], choices: Sequence[Stage]) -> list[Stage]:
+    """Return the artifact of each choice."""
+    keyed = {artifact.key: artifact for artifact in artifacts}
+    return [keyed[choice.facts["key"]] for choice in choices]

@@ -1,0 +1,151 @@
+"""Packed files: 4 bits a weight on disk, standard operators, and the answers that the codes spell out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from datasets import Dataset
+from onnx import numpy_helper
+from transformers import PreTrainedTokenizerFast
+
+from distill_core.evaluation import file_logits
+from distill_core.export import export_onnx
+from distill_core.files import file_digest
+from distill_core.heads.sequence_classification import SequenceClassification
+from distill_core.quantization import quantize
+from distill_core.runtime import open_session
+from distill_core.schemes import INT4, INT4_REDUCED, INT8, Scheme
+from distill_core.targets import OPSET
+from distill_core.teacher import load_model
+from tests.core.family_models import save_small
+
+HEAD = SequenceClassification(("negative", "positive"))
+
+
+@pytest.fixture(scope="module")
+def wide(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A BERT wide enough that its matrices are worth packing, as an fp32 file, and rows for it."""
+    from distill_core.teacher import load_tokenizer
+
+    folder = tmp_path_factory.mktemp("wide")
+    tokenizer: PreTrainedTokenizerFast = load_tokenizer(tiny_bert)
+    saved = save_small(
+        "bert",
+        "ForSequenceClassification",
+        tokenizer,
+        folder / "model",
+        hidden_size=128,
+        intermediate_size=256,
+        max_position_embeddings=256,
+    )
+    model = load_model(saved)
+    texts = ["the film was good", "a dull plot", "good acting", "it was a bad film"] * 8
+    rows = [dict(tokenizer(text)) for text in texts]
+    data = Dataset.from_list([{**r, "label": 0, "length": len(r["input_ids"])} for r in rows])
+    export_onnx(model, HEAD, data, OPSET, folder / "model.onnx")
+    return folder / "model.onnx", data
+
+
+@pytest.fixture(scope="module", params=[INT4, INT4_REDUCED], ids=lambda scheme: scheme.name)
+def packed(
+    request: pytest.FixtureRequest, wide: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Scheme, Path]:
+    model, rows = wide
+    folder = tmp_path_factory.mktemp("packed")
+    return request.param, quantize(model, request.param, rows.to_list(), folder)
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    graph = onnx.load(path).graph
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def test_every_matrix_of_the_layers_and_the_positions_are_codes(
+    packed: tuple[Scheme, Path],
+) -> None:
+    arrays = _arrays(packed[1])
+    codes = [array for name, array in arrays.items() if name.endswith("_codes")]
+    # 4 layers of 6 matrices, the pooler, the positions; the other tables and the classifier are small
+    assert len(codes) == 4 * 6 + 1 + 1
+    assert {array.dtype for array in codes} == {np.dtype(np.uint8)}
+    assert arrays["codebook"].shape == (256, 2)
+
+
+def test_a_weight_takes_four_bits(packed: tuple[Scheme, Path], wide: tuple[Path, Any]) -> None:
+    codes = [a for name, a in _arrays(packed[1]).items() if name.endswith("_codes")]
+    weights = 4 * (4 * 128 * 128 + 2 * 128 * 256) + 128 * 128 + 256 * 128
+    assert sum(array.nbytes for array in codes) == weights // 2
+    assert packed[1].stat().st_size < wide[0].stat().st_size / 4
+
+
+def test_operators_are_standard_ones(packed: tuple[Scheme, Path]) -> None:
+    model = onnx.load(packed[1])
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+
+
+def test_unpacked_numbers_keep_to_the_range_of_the_scheme(packed: tuple[Scheme, Path]) -> None:
+    scheme, file = packed
+    assert np.abs(_arrays(file)["codebook"].astype(int)).max() <= (
+        64 if scheme.reduce_range else 127
+    )
+
+
+def test_answers_are_near_those_of_the_fp32_file(
+    packed: tuple[Scheme, Path], wide: tuple[Path, Any]
+) -> None:
+    model, rows = wide
+    ours, theirs = (file_logits(open_session(path), HEAD, rows) for path in (packed[1], model))
+    assert np.abs(ours - theirs).max() < 0.25 * np.ptp(theirs)
+
+
+def test_the_file_answers_as_the_8_bit_file_with_the_same_numbers(
+    packed: tuple[Scheme, Path], wide: tuple[Path, Any], tmp_path: Path
+) -> None:
+    """What onnxruntime computes when it loads the codes is what they stand for, bit for bit."""
+    _, rows = wide
+    arrays = _arrays(packed[1])
+    spelled = onnx.load(packed[1])
+    of_matrices = [
+        node
+        for node in spelled.graph.node
+        if node.op_type == "Reshape" and f"{node.output[0]}_codes" in arrays
+    ]
+    unpacked = {
+        node.output[0]: arrays["codebook"][arrays[f"{node.output[0]}_codes"]]
+        for node in of_matrices
+    }
+    assert len(unpacked) == 4 * 6 + 1
+    for node in of_matrices:
+        spelled.graph.node.remove(node)
+    spelled.graph.initializer.extend(
+        numpy_helper.from_array(array.reshape(len(array), -1), name)
+        for name, array in unpacked.items()
+    )
+    onnx.save(spelled, tmp_path / "spelled.onnx")
+    ours, theirs = (
+        file_logits(open_session(path), HEAD, rows)
+        for path in (packed[1], tmp_path / "spelled.onnx")
+    )
+    assert np.array_equal(ours, theirs)
+
+
+def test_the_same_file_is_packed_to_the_same_bytes(
+    packed: tuple[Scheme, Path], wide: tuple[Path, Any], tmp_path: Path
+) -> None:
+    model, rows = wide
+    assert file_digest(quantize(model, packed[0], rows.to_list(), tmp_path)) == file_digest(
+        packed[1]
+    )
+
+
+def test_a_model_with_nothing_worth_packing_is_the_8_bit_file(
+    exported: Path, rows: Any, tmp_path: Path
+) -> None:
+    for name in ("four", "eight"):
+        (tmp_path / name).mkdir()
+    four = quantize(exported, INT4, rows["train"].to_list(), tmp_path / "four")
+    eight = quantize(exported, INT8, [], tmp_path / "eight")
+    assert file_digest(four) == file_digest(eight)

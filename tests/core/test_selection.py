@@ -1,0 +1,83 @@
+"""The file that a target gets: the smallest within the gate that nobody waits longer for."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill_core.config import Gate
+from distill_core.selection import SLOWER, Candidate, choose
+
+INT8 = Candidate("int8", "a", 0.001, 0.01, 20_000_000, 1.0, 50.0, 100.0)
+INT4 = Candidate("int8-of-4-bits", "b", 0.004, 0.03, 10_000_000, 1.05, 60.0, 100.0)
+
+
+def test_the_smaller_file_within_the_gate_is_chosen() -> None:
+    choice = choose([INT8, INT4], Gate(), "web-wasm")
+    assert choice.chosen == INT4
+    assert choice.verdicts == ("2.00 times as large as int8-of-4-bits", "chosen")
+
+
+def test_a_file_that_loses_too_much_is_not_chosen() -> None:
+    choice = choose([INT8, replace(INT4, drop=0.02)], Gate(quantization_drop=0.01), "web-wasm")
+    assert choice.chosen == INT8
+    assert choice.verdicts[1].startswith("web-wasm: quantization_drop: 0.02")
+
+
+def test_a_file_that_is_slower_is_not_chosen_for_being_smaller() -> None:
+    slow = replace(INT4, p50_ms=1.2)
+    choice = choose([INT8, slow], Gate(), "web-wasm")
+    assert choice.chosen == INT8
+    assert choice.verdicts[1] == "takes 1.20 times as long as int8"
+
+
+def test_of_equal_files_the_one_with_fewer_flips_is_chosen() -> None:
+    worse = replace(INT8, scheme="other", flips=0.02)
+    assert choose([worse, INT8], Gate(), "web-wasm").chosen == INT8
+
+
+@pytest.mark.parametrize("limits", [{"max_mb": {"web-wasm": 15}}, {"max_mb": {"ios-arm64": 15}}])
+def test_limits_are_those_of_the_target(limits: dict[str, dict[str, float]]) -> None:
+    slow = replace(INT4, p50_ms=9.0)
+    limited = "web-wasm" in limits["max_mb"]
+    assert choose([INT8, slow], Gate(**limits), "web-wasm").chosen == (slow if limited else INT8)
+
+
+def test_where_nothing_is_within_the_gate_the_one_that_loses_least_is_shown() -> None:
+    bad, worse = replace(INT8, drop=0.02), replace(INT4, drop=0.05)
+    choice = choose([worse, bad], Gate(), "web-wasm")
+    assert choice.chosen == bad
+    assert all("quantization_drop" in verdict for verdict in choice.verdicts)
+
+
+_candidates = st.lists(
+    st.builds(
+        Candidate,
+        st.sampled_from(["a", "b", "c"]),
+        st.just(""),
+        st.floats(-0.01, 0.02),
+        st.floats(0, 0.1),
+        st.integers(1_000, 100_000_000),
+        st.floats(0.1, 10),
+        st.floats(1, 100),
+        st.floats(10, 1000),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(_candidates)
+def test_no_file_within_the_gate_is_smaller_and_as_fast(candidates: list[Candidate]) -> None:
+    gate = Gate(quantization_drop=0.01)
+    choice = choose(candidates, gate, "web-wasm")
+    within = [entry for entry in candidates if entry.drop <= 0.01]
+    if not within:
+        assert choice.chosen.drop == min(entry.drop for entry in candidates)
+        return
+    assert choice.chosen in within
+    fastest = min(entry.p50_ms for entry in within)
+    assert choice.chosen.p50_ms <= SLOWER * fastest
+    fast = [entry for entry in within if entry.p50_ms <= SLOWER * fastest]
+    assert choice.chosen.bytes == min(entry.bytes for entry in fast)
