@@ -104,6 +104,9 @@ class StudentShape(_Section):
     """Attention heads of a layer, of hidden_size / heads dimensions each; null is the teacher's."""
     intermediate_size: PositiveInt | None = None
     """Neurons of a layer's feed-forward part; null is the teacher's."""
+    vocabulary: Literal["auto"] | PositiveInt | None = None
+    """Tokens that stay after the training: auto are those of the training rows, a number the most frequent
+    of them; what spells any other word stays too. null is all."""
 
     @field_validator("layers")
     @classmethod

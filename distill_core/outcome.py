@@ -97,12 +97,14 @@ def build_report(
 
     Args:
         pipeline: the pipeline file.
-        facts: of the stages teacher, data, student, evaluation, baselines, benchmark and mlflow.
+        facts: of the stages teacher, data, student, evaluation, baselines, benchmark and mlflow, and
+            vocabulary, if it was trimmed.
         artifacts: entries of `describe_artifact`, with `file` and `verified_on`.
         timings_s: seconds that each stage took when it was made.
         versions: of Python and the libraries.
     """
     evaluation, student = facts["evaluation"], facts["student"]
+    vocabulary = facts.get("vocabulary", {})
     failures = judge(pipeline.gate, evaluation["retention"], artifacts)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -117,6 +119,7 @@ def build_report(
         "teacher": {**facts["teacher"], "metrics": evaluation["teacher"]},
         "student": {
             **{name: student[name] for name in _START_FACTS if name in student},
+            **{name: vocabulary[name] for name in _VOCABULARY_FACTS if name in vocabulary},
             "metrics": evaluation["student"],
         },
         **{name: evaluation[name] for name in _EVALUATION_FACTS},
@@ -135,6 +138,8 @@ def build_report(
 
 _START_FACTS = ("layers", "width", "parameters", "bytes", "search")
 """width of a student narrower than its teacher, search of one whose layers were searched for."""
+_VOCABULARY_FACTS = ("tokens", "tokens_before", "covered_rows", "parameters", "bytes")
+"""Of a student whose vocabulary was trimmed; its metrics are of before, the artifacts' of after."""
 _EVALUATION_FACTS = ("retention", "agreement", "difference", "per_class", "confusion")
 _TRAINING_FACTS = (
     "steps",

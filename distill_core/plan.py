@@ -33,6 +33,11 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] 
     map_layers(count, teacher.layers, pipeline.losses.hidden_layers)
     width = pick_width(teacher, pipeline.student)
     _check_losses(pipeline, teacher)
+    if pipeline.student.vocabulary and teacher.head.answers_in_tokens:
+        raise ConfigError(
+            f"student.vocabulary: {teacher.head.name} answers with tokens, so that all of them stay; "
+            "accepted: null"
+        )
     if width and teacher.stack.width and "attention" in pipeline.losses.at(0.0):
         check_same_heads(width.heads, teacher.stack.width.heads)
     if pipeline.student.layers != "search":

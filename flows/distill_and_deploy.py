@@ -22,6 +22,7 @@ from tasks.initialise import initialise_student
 from tasks.job import Job
 from tasks.publish import bundle, publish, write_report
 from tasks.tracking import LiveLosses, failing, log_results, open_run
+from tasks.trim import trim_vocabulary
 
 
 # One worker: no two schemes or targets compete for the cores.
@@ -64,16 +65,21 @@ def _run(job: Job) -> dict[str, Any]:
             train_without_teacher(job, teacher, start, data) if job.pipeline.baseline else None
         )
         baselines = compare_baselines(job, teacher, data, evaluation, untaught)
-        exported = export(job, teacher, student, data)
+        shipped = (
+            trim_vocabulary(job, teacher, student, data)
+            if job.pipeline.student.vocabulary
+            else None
+        )
+        exported = export(job, teacher, shipped or student, shipped or data)
         artifacts = quantize.map(
             unmapped(job),
             [scheme.name for scheme in schemes_of(job.pipeline.targets)],
             unmapped(teacher),
             unmapped(exported),
             unmapped(evaluation),
-            unmapped(data),
+            unmapped(shipped or data),
         ).result()
-        timings = benchmark(job, teacher, artifacts, data)
+        timings = benchmark(job, teacher, artifacts, data, shipped or data)
         targets = list(job.pipeline.targets)
         choices = choose.map(
             unmapped(job), targets, unmapped(artifacts), unmapped(timings)
@@ -90,11 +96,13 @@ def _run(job: Job) -> dict[str, Any]:
         }
         if untaught:
             stages["untaught"] = untaught
+        if shipped:
+            stages["vocabulary"] = shipped
         bundles = bundle.map(
             unmapped(job), targets, chosen(artifacts, choices), unmapped(stages)
         ).result()
         report = write_report(job, stages, artifacts, choices, bundles)
         logged = log_results(job, run, data, student, report, bundles)
-        published = publish(job, report, student, bundles)
+        published = publish(job, report, stages, bundles)
     prune(job.output, [*stages.values(), start, *artifacts, *choices, *bundles, report, logged])
     return published

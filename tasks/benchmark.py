@@ -17,15 +17,21 @@ TEACHER = "teacher"
 
 
 @task(name="benchmark", task_run_name="benchmark", cache_policy=NO_CACHE)
-def benchmark(job: Job, teacher: Stage, artifacts: Sequence[Stage], data: Stage) -> State[Stage]:
-    """Time the teacher in PyTorch and every artifact in onnxruntime, interleaved."""
+def benchmark(
+    job: Job, teacher: Stage, artifacts: Sequence[Stage], data: Stage, shipped_data: Stage
+) -> State[Stage]:
+    """Time the teacher in PyTorch and every artifact in onnxruntime, interleaved.
+
+    Each reads the same texts as its own tokenizer cuts them: the teacher those of `data`, the artifacts
+    those of `shipped_data`, which is another one where the vocabulary was trimmed.
+    """
     from distill_core.benchmark import Subject, as_facts, describe_machine, pick_rows, time_models
 
     files = {artifact.key: artifact for artifact in artifacts}
     inputs = {
         "teacher": teacher.key,
         "artifacts": sorted(files),
-        "data": data.key,
+        "data": sorted({data.key, shipped_data.key}),
         "machine": describe_machine(),
     }
 
@@ -33,13 +39,15 @@ def benchmark(job: Job, teacher: Stage, artifacts: Sequence[Stage], data: Stage)
         from distill_core.batches import open_tokenized
         from distill_core.quantization import QUANTIZED_FILE
 
-        rows = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
-        chosen = rows.select(pick_rows(rows["length"][:]))
+        split = data.facts["evaluation_split"]
+        theirs, ours = (open_tokenized(s.folder / ROWS)[split] for s in (data, shipped_data))
+        chosen = pick_rows(ours["length"][:])
+        read = theirs.select(chosen if len(theirs) == len(ours) else pick_rows(theirs["length"][:]))
         subjects = [
-            Subject(TEACHER, "torch", teacher.folder),
+            Subject(TEACHER, "torch", teacher.folder, read.to_list()),
             *(Subject(key, "onnx", file.folder / QUANTIZED_FILE) for key, file in files.items()),
         ]
-        timings = time_models(subjects, chosen.to_list())
+        timings = time_models(subjects, ours.select(chosen).to_list())
         return {"machine": describe_machine(), "timings": as_facts(timings)}
 
     stage = run_stage(job.output, "benchmark", inputs, build)

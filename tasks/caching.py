@@ -99,6 +99,10 @@ STAGES = {
     "untaught": Code(_TRAINING, (*_TORCH, "accelerate")),
     "baselines": Code(("baselines", "evaluation", "heads"), (*_TORCH, "scikit-learn")),
     "evaluation": Code(("evaluation", "heads"), (*_TORCH, "scikit-learn")),
+    "vocabulary": Code(
+        ("vocabulary", "tokenizer_file", "trimming", "dataset", "batches", "heads"),
+        (*_TORCH, "tokenizers"),
+    ),
     "onnx": Code(("export", "runtime"), (*_TORCH, *_ONNX)),
     "artifact": Code(
         ("quantization", "schemes", "scoring", "evaluation", "runtime", "heads"),

@@ -45,7 +45,7 @@ def quantize(
         import numpy as np
 
         from distill_core.batches import open_tokenized
-        from distill_core.quantization import pick_calibration, quantize
+        from distill_core.quantization import calibration_rows, quantize
         from distill_core.scoring import measure_loss, score_file
 
         rows, head, model = (
@@ -53,7 +53,7 @@ def quantize(
             head_of(teacher),
             exported.folder / ONNX,
         )
-        file = quantize(model, SCHEMES[scheme], pick_calibration(rows["train"]), folder)
+        file = quantize(model, SCHEMES[scheme], calibration_rows(rows["train"]).to_list(), folder)
         logits = np.load(evaluation.folder / LOGITS)
         scored = rows[data.facts["evaluation_split"]]
         return {

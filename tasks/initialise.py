@@ -61,7 +61,7 @@ def initialise_student(job: Job, teacher: Stage, data: Stage) -> State[Stage]:
 
 def _what_decides(pipeline: Pipeline, data: Stage) -> dict[str, Any]:
     """Return what decides a student's start beside its teacher: rows, only where some are read."""
-    shape = pipeline.student.model_dump(mode="json")
+    shape = pipeline.student.model_dump(mode="json", exclude={"vocabulary"})  # trimmed afterwards
     decides = dict(shape)
     if any(shape[key] for key in ("hidden_size", "heads", "intermediate_size")):
         decides |= {"data": data.key, "seed": pipeline.training.seed}

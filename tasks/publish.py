@@ -32,7 +32,7 @@ def bundle(job: Job, target: str, artifact: Stage, stages: Stages) -> State[Stag
         "name": job.pipeline.name,
         "target": target,
         "artifact": artifact.key,
-        "student": stages["student"].key,
+        "student": _shipped(stages).key,
         "max_length": job.pipeline.data.max_length,
     }
 
@@ -41,7 +41,7 @@ def bundle(job: Job, target: str, artifact: Stage, stages: Stages) -> State[Stag
 
         origin = bundle.Origin(
             name=job.pipeline.name,
-            student=stages["student"].folder / MODEL,
+            student=_shipped(stages).folder / MODEL,
             exported=stages["onnx"].folder / ONNX,
             head=head_of(stages["teacher"]),
             max_length=job.pipeline.data.max_length,
@@ -68,6 +68,11 @@ def bundle(job: Job, target: str, artifact: Stage, stages: Stages) -> State[Stag
     stage = run_stage(job.output, "bundle", inputs, build)
     publish_facts(job.pipeline.name, stage, target)
     return as_state(stage)
+
+
+def _shipped(stages: Stages) -> Stage:
+    """Return the stage whose model the bundles hold."""
+    return stages.get("vocabulary", stages["student"])
 
 
 def _golden_texts(head: Head, data: Stage) -> list[tuple[str, ...]]:
@@ -147,17 +152,18 @@ def _timings(stages: Sequence[Stage]) -> dict[str, float]:
 
 
 @task(name="publish", task_run_name="publish", cache_policy=NO_CACHE)
-def publish(job: Job, report: Stage, student: Stage, bundles: Sequence[Stage]) -> dict[str, Any]:
+def publish(job: Job, report: Stage, stages: Stages, bundles: Sequence[Stage]) -> dict[str, Any]:
     """Put report, student and bundles where people look for them; the report comes last.
 
     Where the gate said no, the bundles of the last run that passed stay as they are.
     """
     found: dict[str, Any] = read_json(report.folder / REPORT)
     with new_folder(job.output / "student") as draft:
-        copy_tree(student.folder / MODEL, draft)
+        copy_tree(_shipped(stages).folder / MODEL, draft)
     if found["passed"]:
         _publish_bundles(job.output / "bundles", bundles)
-    for file in (student.folder / STEPS, report.folder / REPORT_PAGE, report.folder / REPORT):
+    steps = stages["student"].folder / STEPS
+    for file in (steps, report.folder / REPORT_PAGE, report.folder / REPORT):
         with new_file(job.output / file.name) as draft:
             draft.write_bytes(file.read_bytes())
     return found

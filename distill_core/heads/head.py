@@ -50,6 +50,8 @@ class Head(ABC):
     """Whether a text that nobody prepared is something to learn from."""
     taught_by_labels: ClassVar[bool] = True
     """Whether there is something to learn without a teacher."""
+    answers_in_tokens: ClassVar[bool] = False
+    """Whether the logits are of the tokens of the vocabulary, so that none of them can be left out."""
     inputs_change: ClassVar[bool] = False
     """Whether every epoch reads other inputs, so that what the teacher said of one cannot be kept."""
     kind: ClassVar[str]

@@ -39,6 +39,7 @@ class MaskedLanguageModelling(Head):
     label_column = None
     has_classes = False
     reads_plain_text = False
+    answers_in_tokens = True
     inputs_change = True
     kind = "a model that fills in masked words"
     tolerance = (

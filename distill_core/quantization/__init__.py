@@ -35,9 +35,7 @@ def quantize(model: Path, scheme: Scheme, rows: Sequence[Mapping[str, Any]], fol
     return file
 
 
-def pick_calibration(train: Dataset) -> list[dict[str, Any]]:
+def calibration_rows(train: Dataset) -> Dataset:
     """Return the training rows that are read where weights are packed, at even steps through them."""
     count = min(CALIBRATION_ROWS, len(train))
-    steps = np.linspace(0, len(train) - 1, count).round().astype(int)
-    rows: list[dict[str, Any]] = train.select(steps).to_list()
-    return rows
+    return train.select(np.linspace(0, len(train) - 1, count).round().astype(int))

@@ -11,7 +11,7 @@ from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
 from distill_core.batches import open_tokenized
 from distill_core.benchmark import Subject, as_facts, pick_rows, time_models
 from distill_core.heads.sequence_classification import SequenceClassification
-from distill_core.quantization import QUANTIZED_FILE, pick_calibration, quantize
+from distill_core.quantization import QUANTIZED_FILE, calibration_rows, quantize
 from distill_core.schemes import SCHEMES
 from distill_core.scoring import score_file
 from tests.bench.harness import latest_stage
@@ -38,7 +38,7 @@ def measure_scheme(name: str, main_job: Callable[[int], Any]) -> Mapping[str, An
     onnx, data, evaluation = (latest_stage(stages, kind) for kind in ("onnx", "data", "evaluation"))
     rows = open_tokenized(data / "rows")["validation"]
     with TemporaryDirectory() as folder:
-        calibration = pick_calibration(open_tokenized(data / "rows")["train"])
+        calibration = calibration_rows(open_tokenized(data / "rows")["train"]).to_list()
         file = _quantize(name, onnx / "model.onnx", calibration, Path(folder))
         head = SequenceClassification(("negative", "positive"))
         logits = np.load(evaluation / "logits.npz")

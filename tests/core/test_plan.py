@@ -85,3 +85,16 @@ def test_more_text_is_refused_where_a_head_reads_none_as_it_stands(
     message = rf"data\.{key}: multiple-choice reads no text as it stands; accepted: {accepted}$"
     with pytest.raises(ConfigError, match=message):
         check(teacher, {key: value})
+
+
+def test_no_token_is_taken_out_where_the_answers_are_tokens(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    pipeline = Pipeline(
+        name="test",
+        teacher=TeacherSource(source=str(save_small("bert", "ForMaskedLM", tokenizer, tmp_path))),
+        data=DataSource(source="owner/data", max_length=32),
+        student={"vocabulary": "auto"},
+    )
+    with pytest.raises(ConfigError, match="answers with tokens, so that all of them stay"):
+        check_fit(pipeline, describe(tmp_path))

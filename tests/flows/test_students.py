@@ -1,4 +1,4 @@
-"""Students that are searched for, or narrower than their teacher, through the command line."""
+"""Students that are searched for, narrower than their teacher, or of fewer tokens, by the command line."""
 
 import json
 
@@ -68,3 +68,33 @@ def test_check_says_what_is_searched_for_and_how_wide_it_will_be(run_cli, finish
     printed = run_cli("check", file, *settings).stdout
     assert "2 layers, to be searched for, 24 wide, 3 heads, 64 neurons" in printed
     assert run_cli.json("check", file, *settings)["student"]["layers"] == "search"
+
+
+def test_a_trimmed_vocabulary_is_shipped_without_another_training(
+    run_cli, prefect_server, finished_run
+):
+    output = finished_run.copy("trimmed")
+    settings = ("--set", "student.vocabulary=70", "--set", "gate.quantization_drop=1.0")
+    done = run_cli("run", finished_run.desk.pipeline_file, "--output", output, *settings)
+    states = prefect_server.states(output)
+    assert states["initialise student"] == states["distil"] == states["evaluate"] == "Cached"
+    assert states["trim vocabulary"] == "Completed"
+    report = json.loads((output / "report.json").read_text())
+    student, before = report["student"], finished_run.report["student"]
+    assert (student["tokens"], student["tokens_before"]) == (70, 79)
+    assert "70 of 79 tokens" in done.stdout
+    assert 0 < student["covered_rows"] < 1
+    assert before["parameters"] - student["parameters"] == (79 - 70) * 32
+    loaded = AutoModelForSequenceClassification.from_pretrained(output / "student")
+    assert loaded.config.vocab_size == 70
+    for target in finished_run.report["artifacts"]:
+        bundle = output / "bundles" / target["target"]
+        run_cli("verify", bundle)
+        vocabulary = json.loads((bundle / "tokenizer.json").read_text())["model"]["vocab"]
+        assert sorted(vocabulary.values()) == list(range(70))
+
+
+def test_a_vocabulary_that_cannot_spell_is_wrong_input(run_cli, finished_run):
+    command = ("run", finished_run.desk.pipeline_file, "--output", finished_run.copy("mute"))
+    done = run_cli(*command, "--set", "student.vocabulary=30", code=2)
+    assert "student.vocabulary: 30, and 57 tokens must stay" in done.stderr

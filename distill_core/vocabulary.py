@@ -1,0 +1,164 @@
+"""Trim a vocabulary: tokens that a domain never uses leave tokenizer and embeddings.
+
+Text whose tokens all stay is cut as before, and answered as before, bit for bit. Any other text is cut
+into shorter pieces, and into no unknown ones that it was not cut into before.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from jaxtyping import Int
+from transformers import PreTrainedModel
+
+from distill_core.errors import ConfigError, TeacherError
+from distill_core.teacher import new_like
+
+Ids = Int[np.ndarray, " tokens"]
+
+
+def count_tokens(rows: Sequence[Dataset], size: int) -> Int[np.ndarray, " size"]:
+    """Return how often each token id stands in tokenized rows.
+
+    Args:
+        rows: with `input_ids`, of one sequence or several.
+        size: number of ids.
+    """
+    counts = np.zeros(size, dtype=np.int64)
+    for split in rows:
+        for chunk in split.with_format("arrow").iter(batch_size=10_000):
+            column = chunk["input_ids"].combine_chunks()
+            while isinstance(column, (pa.ListArray, pa.LargeListArray)):
+                column = column.flatten()
+            counts += np.bincount(column.to_numpy(zero_copy_only=False), minlength=size)
+    return counts
+
+
+def pick_tokens(
+    tokenizer: Mapping[str, Any], counts: Int[np.ndarray, " size"], size: int | Literal["auto"]
+) -> Ids:
+    """Return the ids that stay, in rising order.
+
+    Args:
+        tokenizer: content of a tokenizer.json.
+        counts: how often each id is used.
+        size: auto keeps all that are used; a number, so many, those used most before others.
+
+    Raises:
+        ConfigError: the number is too small for what must stay.
+        TeacherError: the tokenizer is of a kind that cannot be trimmed.
+    """
+    needed = needed_tokens(tokenizer)
+    used = np.flatnonzero(counts)
+    if size == "auto":
+        return np.asarray(sorted({*needed, *used.tolist()}))
+    if size < len(needed):
+        raise ConfigError(
+            f"student.vocabulary: {size}, and {len(needed)} tokens must stay for any text to be read: "
+            f"special ones, single characters and their like; accepted: {len(needed)} or more, auto, null"
+        )
+    by_use = used[np.argsort(-counts[used], kind="stable")]
+    rest = [token for token in by_use.tolist() if token not in needed]
+    return np.asarray(sorted({*needed, *rest[: size - len(needed)]}))
+
+
+def needed_tokens(tokenizer: Mapping[str, Any]) -> set[int]:
+    """Return the ids that no tokenizer can do without: special tokens, and what spells any word.
+
+    Raises:
+        TeacherError: the tokenizer is of a kind that cannot be trimmed.
+    """
+    model = tokenizer["model"]
+    kind = model.get("type", "")
+    if kind not in _SPELLING:
+        raise TeacherError(
+            f"student.vocabulary: a tokenizer of the kind {kind or 'unknown'!r} cannot be trimmed; accepted: "
+            f"null, or a tokenizer of the kinds {', '.join(_SPELLING)}"
+        )
+    tokens = vocabulary(tokenizer)
+    special = {entry["id"] for entry in tokenizer.get("added_tokens", ())}
+    special |= {tokens[name] for name in (model.get("unk_token"),) if name in tokens}
+    special |= {model["unk_id"]} if model.get("unk_id") is not None else set()
+    return special | {tokens[name] for name in _SPELLING[kind](model, list(tokens))}
+
+
+def vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    """Return the tokens of a tokenizer's model, added ones aside, with their ids."""
+    entries = tokenizer["model"]["vocab"]
+    if isinstance(entries, Mapping):
+        return dict(entries)
+    return {piece: number for number, (piece, _) in enumerate(entries)}
+
+
+def _spelling_of_word_pieces(model: Mapping[str, Any], tokens: Sequence[str]) -> set[str]:
+    """Single characters at the start of a word and within; and what is of characters that have none."""
+    prefix = model["continuing_subword_prefix"]
+    there = set(tokens)
+
+    def characters(token: str) -> list[str]:
+        within = token.startswith(prefix) and token != prefix
+        letters = token.removeprefix(prefix) if within else token
+        first = prefix * within + letters[:1]
+        return [first, *(prefix + letter for letter in letters[1:])]
+
+    return {
+        token
+        for token in tokens
+        if len(found := characters(token)) == 1 or not there.issuperset(found)
+    }
+
+
+def _spelling_of_pairs(model: Mapping[str, Any], tokens: Sequence[str]) -> set[str]:
+    """What no merge makes: bytes or characters, in all their forms."""
+    return set(tokens) - {left + right for left, right in merges(model)}
+
+
+def _spelling_of_unigrams(_: Mapping[str, Any], tokens: Sequence[str]) -> set[str]:
+    """Single characters, bytes as <0x0A>, and pieces of characters that have no piece of their own."""
+    there = set(tokens)
+    return {
+        token
+        for token in tokens
+        if len(token) == 1 or token.startswith("<0x") or not there.issuperset(token)
+    }
+
+
+_SPELLING: dict[str, Callable[[Mapping[str, Any], Sequence[str]], set[str]]] = {
+    "WordPiece": _spelling_of_word_pieces,
+    "BPE": _spelling_of_pairs,
+    "Unigram": _spelling_of_unigrams,
+}
+"""Table: kind of tokenizer → the tokens that spell whatever others spelled."""
+
+
+def merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the pairs that a BPE model merges, the most urgent first; files write them in two ways."""
+    return [
+        (pair[0], pair[1]) if not isinstance(pair, str) else tuple(pair.split(" ", 1))  # type: ignore[misc]
+        for pair in model["merges"]
+    ]
+
+
+def trim_model(model: PreTrainedModel, kept: Ids, config_ids: Mapping[str, int]) -> PreTrainedModel:
+    """Return a model with the embeddings of the tokens that stay, and everything else as it was.
+
+    Args:
+        model: a loaded model, whose head does not speak of tokens.
+        kept: ids, in rising order; the embedding of the first gets id 0.
+        config_ids: what of the config names ids, as they are afterwards: pad_token_id, …
+    """
+    config = copy.deepcopy(model.config)
+    config.vocab_size = len(kept)
+    for name, number in config_ids.items():
+        setattr(config, name, number)
+    trimmed = new_like(model, config)
+    state = model.state_dict()
+    embeddings = model.get_input_embeddings().weight
+    for name, tensor in state.items():
+        if tensor.shape == embeddings.shape and tensor.data_ptr() == embeddings.data_ptr():
+            state[name] = tensor[np.asarray(kept)].clone()
+    trimmed.load_state_dict(state)
+    return trimmed.eval()

@@ -1,0 +1,64 @@
+"""Task: take the tokens that the data never use out of the student and its tokenizer."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import State
+
+from distill_core.teacher import describe, load_model, load_tokenizer
+from tasks.artifacts import publish_facts
+from tasks.caching import Stage, as_state, run_stage
+from tasks.job import Job
+from tasks.stages import MODEL, ROWS, head_of
+
+
+@task(name="trim vocabulary", task_run_name="trim vocabulary", cache_policy=NO_CACHE)
+def trim_vocabulary(job: Job, teacher: Stage, student: Stage, data: Stage) -> State[Stage]:
+    """Trim the student's vocabulary, and cut the rows that are still read with the new tokenizer."""
+    size = job.pipeline.student.vocabulary
+    inputs = {"student": student.key, "data": data.key, "vocabulary": size}
+
+    def build(folder: Path) -> dict[str, Any]:
+        from distill_core.batches import open_tokenized
+        from distill_core.trimming import check_trimmed, trim
+        from distill_core.vocabulary import count_tokens
+
+        rows, head = open_tokenized(data.folder / ROWS), head_of(teacher)
+        before = load_model(student.folder / MODEL)
+        read = [rows[name] for name in ("train", "unlabelled") if name in rows]
+        counts = count_tokens(read, before.config.vocab_size)
+        (folder / MODEL).mkdir()
+        kept = trim(student.folder / MODEL, counts, size or "auto", folder / MODEL)
+        _tokenize_again(job, teacher, folder)
+        after, again = load_model(folder / MODEL), open_tokenized(folder / ROWS)
+        split = data.facts["evaluation_split"]
+        share = check_trimmed((before, after), (rows[split], again[split]), kept, head)
+        described = describe(folder / MODEL, job.pipeline.task)
+        return {
+            "tokens": len(kept),
+            "tokens_before": before.config.vocab_size,
+            "covered_rows": share,
+            "parameters": described.parameters,
+            "bytes": described.size_bytes,
+            "evaluation_split": split,
+        }
+
+    stage = run_stage(job.output, "vocabulary", inputs, build)
+    publish_facts(job.pipeline.name, stage)
+    return as_state(stage)
+
+
+def _tokenize_again(job: Job, teacher: Stage, folder: Path) -> None:
+    """Write the rows that are read after the training: scored ones, and a few of train to calibrate by."""
+    from distill_core.batches import tokenize
+    from distill_core.dataset import read_dataset
+    from distill_core.quantization import calibration_rows
+
+    source, seed, head = job.pipeline.data, job.pipeline.training.seed, head_of(teacher)
+    splits = read_dataset(source, head, seed)
+    few = replace(splits, train=calibration_rows(splits.train), unlabelled=None)
+    tokenizer = load_tokenizer(folder / MODEL)
+    tokenize(few, head, tokenizer, source.max_length, folder / ROWS)
