@@ -16,7 +16,7 @@ def planned() -> list[tuple[str, str, int]]:
     cells = (
         *((task, DEFAULT, seed) for seed in (0, 1, 2) for task in tasks),
         *((task, ALONE, 0) for task in tasks),
-        *((task, "no-augmentation", 0) for task in tasks if task != "sst2"),  # it is the default
+        *((task, "no-augmentation", 0) for task in tasks),
         *(("wnut17", recipe, seed) for seed in (0, 1, 2) for recipe in RECIPES),
     )
     return list(dict.fromkeys(cells))

@@ -45,7 +45,7 @@ TASKS = {
         {"text": "sentence", "label": "label"},
         ["negative", "positive"],
         teacher_epochs=0,
-        epochs=5,
+        epochs=3,
         teacher="minilm-l6-sst2",
         scored_on="validation",  # its test split has no labels
     ),
