@@ -262,7 +262,7 @@ OVER_SEEDS: dict[str, tuple[str, Sequence[tuple[str, Callable[[Group], str]]]]] 
     "retention": (
         "Half the depth, on public tasks: teachers fine-tuned from all-minilm-l6-v2 (6 layers), students of "
         "their layers 0, 2 and 4, mean and range over the seeds, scored on the test split, of SST-2 on the "
-        "validation split (its two settings beside the default had five epochs, not three). *no-augmentation* "
+        "validation split (five epochs; the default three). *no-augmentation* "
         "is `data.augment: 0`, as in the rows below it; *labels-alone* is the same student from the same "
         "start without the teacher; *unlabelled-first* reads 40,000 texts "
         "of other tasks and of WikiText-2 (`data.unlabelled`) before the labelled rows, *-between* among; "
