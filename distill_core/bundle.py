@@ -36,6 +36,9 @@ HARD_TEXTS = (
 )
 """Texts on which tokenizers of different languages and versions tend to differ."""
 
+CHECK = Path(__file__).parent / "cards" / "verify.py"
+"""What checks a bundle where there is no distill-deploy."""
+
 VERSIONED = (
     "torch",
     "transformers",
@@ -98,6 +101,7 @@ def assemble(artifact: Artifact, origin: Origin, texts: Sequence[Texts], folder:
     golden = _golden_examples(artifact, origin, [*texts, *_hard_texts(len(texts[0]))])
     manifest = _manifest(artifact, origin, golden)
     (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
+    shutil.copyfile(CHECK, folder / CHECK.name)
     files = tuple(_entry(path, folder) for path in sorted(folder.rglob("*")) if path.is_file())
     manifest = manifest.model_copy(update={"files": files})
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))

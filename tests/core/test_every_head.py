@@ -45,6 +45,7 @@ from distill_core.teacher import describe, load_model, load_tokenizer
 from distill_core.training import distill
 from distill_core.verification import verify
 from tests.conftest import BAD, GOOD, TEXTS, THINGS
+from tests.core.bundle_script import check_alone
 from tests.core.family_models import save_small
 
 TOPICS = MultiLabelClassification(("good", "bad", "film"))
@@ -351,6 +352,7 @@ def test_a_head_learns_exports_quantizes_and_verifies(
     made = Artifact(target, "int8-reduced-range", file, *figures)
     assemble(made, origin, texts, tmp_path / "bundle")
     assert verify(tmp_path / "bundle").problems == ()
+    assert "every file and golden example is right" in check_alone(tmp_path / "bundle", 0)
     card = (tmp_path / "bundle" / "README.md").read_text()
     assert case.head.reading in card
     assert "text classifier" not in card

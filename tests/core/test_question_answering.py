@@ -37,6 +37,7 @@ from distill_core.targets import OPSET, TARGETS
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.training import distill
 from distill_core.verification import read_manifest, verify
+from tests.core.bundle_script import check_alone
 from tests.core.family_models import save_small
 
 HEAD = QuestionAnswering(())
@@ -371,6 +372,7 @@ def bundle(
 
 def test_golden_examples_are_pairs_cut_as_any_tokenizer_cuts_them(bundle: Path) -> None:
     assert verify(bundle).problems == ()
+    assert "every file and golden example is right" in check_alone(bundle, 0)
     golden = read_manifest(bundle).golden
     assert [(one.text, one.pair) for one in golden[:2]] == [("film", FILM), ("cast", LONG)]
     assert {one.pair for one in golden} >= set(HARD_TEXTS)

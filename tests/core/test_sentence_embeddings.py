@@ -28,6 +28,7 @@ from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET, TARGETS
 from distill_core.teacher import describe, fingerprint, load_model, load_tokenizer
 from distill_core.verification import verify
+from tests.core.bundle_script import check_alone
 from tests.core.family_models import save_small
 
 MEAN, CLS = SentenceEmbeddings((), "mean"), SentenceEmbeddings((), "cls")
@@ -231,6 +232,7 @@ def test_a_bundle_says_how_to_pool_and_is_verified_by_that(folder: Path, tmp_pat
     assert manifest.pooling == "cls"
     assert {"modules.json", "1_Pooling/config.json"} < {file.path for file in manifest.files}
     assert verify(tmp_path / "bundle").problems == ()
+    assert "every file and golden example is right" in check_alone(tmp_path / "bundle", 0)
     path = tmp_path / "bundle" / "manifest.json"
     path.write_text(path.read_text().replace('"pooling": "cls"', '"pooling": "mean"'))
     assert "a logit differs by" in verify(tmp_path / "bundle").problems[0]

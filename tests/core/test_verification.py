@@ -14,6 +14,7 @@ from distill_core.bundle import HARD_TEXTS
 from distill_core.errors import BundleError
 from distill_core.files import file_digest
 from distill_core.verification import read_manifest, verify
+from tests.core.bundle_script import check_alone
 
 
 @pytest.fixture
@@ -148,3 +149,28 @@ def test_folders_that_are_no_bundle_are_refused(copy, break_it, words):
     break_it(copy)
     with pytest.raises(BundleError, match=words):
         verify(copy)
+
+
+def test_the_script_of_a_bundle_checks_it_without_distill_deploy(copy):
+    printed = check_alone(copy, 0)
+    assert "sentiment for linux-x86-64: every file and golden example is right" in printed
+    assert "largest difference 0, on" in printed
+
+
+def test_the_script_names_a_file_that_was_changed_and_one_that_is_missing(copy):
+    (copy / "config.json").write_text("{}")
+    (copy / "tokenizer.json").unlink()
+    printed = check_alone(copy, 1)
+    assert "config.json: its content is not what was published" in printed
+    assert "tokenizer.json: is missing" in printed
+    assert "2 problems" in printed
+
+
+def test_the_script_names_golden_examples_that_are_cut_or_answered_otherwise(copy):
+    golden = json.loads((copy / "manifest.json").read_text())["golden"]
+    golden[0]["logits"][0] += 1.0
+    golden[1]["text"] = "something else"
+    _edit_manifest(copy, golden=golden)
+    printed = check_alone(copy, 1)
+    assert "golden example 0: differs by 1, the tolerance is 0.1" in printed
+    assert "golden example 1: other token ids: 'something else'" in printed

@@ -1,0 +1,108 @@
+"""Check this bundle on any machine: python verify.py.
+
+It needs numpy and onnxruntime; with tokenizers installed, it checks the token ids too. Exit code 0: every
+file is what was published, and the golden examples are answered as they should be. 1: what differs is
+printed.
+"""
+
+import hashlib
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+
+def main(folder: Path) -> int:
+    """Check a bundle, and print what was found."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    problems = check_files(folder, manifest)
+    largest = 0.0
+    if not problems:
+        problems += check_tokenizer(folder, manifest)
+        found, largest = check_answers(folder, manifest)
+        problems += found
+    for problem in problems:
+        print(problem)
+    where = f"{platform.system()} {platform.machine()}, onnxruntime {onnxruntime.__version__}"
+    verdict = f"{len(problems)} problems" if problems else "every file and golden example is right"
+    print(f"{manifest['name']} for {manifest['target']}: {verdict}")
+    print(f"largest difference {largest:.2g}, on {where}")
+    return 1 if problems else 0
+
+
+def check_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Return what is wrong with the files."""
+    problems = []
+    for entry in manifest["files"]:
+        path = folder / entry["path"]
+        if not path.is_file():
+            problems.append(f"{entry['path']}: is missing")
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            problems.append(f"{entry['path']}: its content is not what was published")
+    return problems
+
+
+def check_tokenizer(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Return the golden examples of which the tokenizer makes other token ids."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        print("tokenizers is not installed: token ids were not checked")
+        return []
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(manifest["max_length"])
+    tokenizer.no_padding()
+    problems = []
+    for number, golden in enumerate(manifest["golden"]):
+        seconds = golden["choices"] or [golden["pair"]]
+        ids, mask = (
+            np.atleast_2d(golden["inputs"][name]) for name in ("input_ids", "attention_mask")
+        )
+        expected = [row[counted == 1].tolist() for row, counted in zip(ids, mask)]  # noqa: B905
+        if [tokenizer.encode(golden["text"], second).ids for second in seconds] != expected:
+            problems.append(f"golden example {number}: other token ids: {golden['text'][:40]!r}")
+    return problems
+
+
+def check_answers(folder: Path, manifest: dict[str, Any]) -> tuple[list[str], float]:
+    """Return the golden examples that are answered otherwise, and the largest difference."""
+    session = onnxruntime.InferenceSession(
+        str(folder / manifest["model"]), providers=["CPUExecutionProvider"]
+    )
+    names = [entry.name for entry in session.get_inputs()]
+    problems, largest = [], 0.0
+    for number, golden in enumerate(manifest["golden"]):
+        feeds = {name: np.asarray([golden["inputs"][name]], dtype=np.int64) for name in names}
+        outputs = [output[0] for output in session.run(None, feeds)]
+        numbers = read(manifest, outputs, np.asarray(golden["inputs"]["attention_mask"]))
+        difference = float(np.abs(numbers.ravel() - np.asarray(golden["logits"])).max())
+        largest = max(largest, difference)
+        if not difference <= manifest["logit_tolerance"]:
+            problems.append(
+                f"golden example {number}: differs by {difference:.3g}, the tolerance is "
+                f"{manifest['logit_tolerance']:.3g}: {golden['text'][:40]!r}"
+            )
+    return problems, largest
+
+
+def read(manifest: dict[str, Any], outputs: list[Any], mask: Any) -> Any:
+    """Return the numbers of an answer that the manifest tells, of the outputs of one text."""
+    if manifest["task"] == "question-answering":
+        return np.stack(outputs, axis=-1)  # start and end of each token
+    if manifest["task"] == "masked-language-modelling":
+        logits = outputs[0].astype(np.float64)
+        top = logits.max(axis=-1, keepdims=True)
+        return -np.log(np.exp(logits - top).sum(axis=-1))  # log probability of the likeliest token
+    if manifest["task"] == "sentence-embeddings":
+        hidden = outputs[0]
+        pooled = hidden[0] if manifest["pooling"] == "cls" else hidden[mask == 1].mean(axis=0)
+        return pooled / np.linalg.norm(pooled)
+    return outputs[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(__file__).parent))
