@@ -17,7 +17,15 @@ from distill_core.quantization import QUANTIZED_FILE
 from distill_core.runtime import MODEL_INPUTS, answer_row, open_session
 from distill_core.targets import OPSET, Target
 from distill_core.teacher import load_tokenizer
-from distill_core.verification import MANIFEST, FileEntry, Golden, Manifest, TensorEntry
+from distill_core.verification import (
+    MANIFEST,
+    FileEntry,
+    Golden,
+    Manifest,
+    TensorEntry,
+    encode,
+    open_tokenizer,
+)
 
 HARD_TEXTS = (
     "",
@@ -98,7 +106,7 @@ def assemble(artifact: Artifact, origin: Origin, texts: Sequence[Texts], folder:
     shutil.copyfile(artifact.file, onnx_folder / QUANTIZED_FILE)
     shutil.copyfile(origin.exported, onnx_folder / "model.onnx")
     _write_tokenizer_and_config(origin, folder)
-    golden = _golden_examples(artifact, origin, [*texts, *_hard_texts(len(texts[0]))])
+    golden = _golden_examples(artifact, origin, [*texts, *_hard_texts(len(texts[0]))], folder)
     manifest = _manifest(artifact, origin, golden)
     (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
     shutil.copyfile(CHECK, folder / CHECK.name)
@@ -132,21 +140,23 @@ def _hard_texts(count: int) -> list[Texts]:
 
 
 def _golden_examples(
-    artifact: Artifact, origin: Origin, texts: Sequence[Texts]
+    artifact: Artifact, origin: Origin, texts: Sequence[Texts], folder: Path
 ) -> tuple[Golden, ...]:
     session, head = open_session(artifact.file), origin.head
-    tokenizer = load_tokenizer(origin.student)
+    tokenizer, plain = load_tokenizer(origin.student), open_tokenizer(folder, origin.max_length)
     examples = []
     for text, *others in texts:
         row = head.read_texts((text, *others), tokenizer, origin.max_length)
         logits = answer_row(session, head, row)
         several = "choices" in head.text_columns
+        _, offsets = encode(plain, text, others or [None])
         examples.append(
             Golden(
                 text=text,
                 pair=None if several or not others else others[0],
                 choices=tuple(others) if several else None,
                 inputs={name: row[name] for name in MODEL_INPUTS if name in row},
+                offsets=offsets,
                 logits=tuple(float(logit) for logit in head.golden(logits).ravel()),
                 label=head.answer(logits, row),
             )

@@ -1,6 +1,6 @@
 """Check a bundle against its manifest: hashes, signature of the graph, golden examples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +52,9 @@ class Golden(_Part):
     """The second texts, where one of several is chosen."""
     inputs: dict[str, tuple[int, ...] | tuple[tuple[int, ...], ...]]
     """Token ids and masks, by input name; of each choice, padded to the longest, where there are several."""
+    offsets: tuple[tuple[tuple[int, int], ...], ...] = ()
+    """Of each sequence, where each of its tokens begins and ends in the text that it is of, in Unicode code
+    points; (0, 0) of special ones."""
     logits: tuple[float, ...]
     """Row by row, where the model answers each token."""
     label: str
@@ -171,20 +174,39 @@ def _check_files(bundle: Path, manifest: Manifest) -> list[str]:
     return problems + [f"{name}: is not in the manifest" for name in sorted(there - known)]
 
 
-def _check_tokenizer(bundle: Path, manifest: Manifest) -> list[str]:
+def open_tokenizer(bundle: Path, max_length: int) -> Tokenizer:
+    """Open a tokenizer.json as an app does: it cuts what is too long, and pads nothing."""
     tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
-    tokenizer.enable_truncation(manifest.max_length)
+    tokenizer.enable_truncation(max_length)
     tokenizer.no_padding()
-    return [
-        f"golden example {number}: the tokenizer makes other token ids of {golden.text[:40]!r}"
-        for number, golden in enumerate(manifest.golden)
-        if _token_ids(tokenizer, golden) != _golden_ids(golden)
-    ]
+    return tokenizer
 
 
-def _token_ids(tokenizer: Tokenizer, golden: Golden) -> list[list[int]]:
-    seconds = golden.choices or (golden.pair,)
-    return [tokenizer.encode(golden.text, second).ids for second in seconds]
+def _check_tokenizer(bundle: Path, manifest: Manifest) -> list[str]:
+    tokenizer = open_tokenizer(bundle, manifest.max_length)
+    problems = []
+    for number, golden in enumerate(manifest.golden):
+        ids, offsets = encode(tokenizer, golden.text, golden.choices or (golden.pair,))
+        what = "token ids" if ids != _golden_ids(golden) else "offsets"
+        if what == "token ids" or (golden.offsets and offsets != golden.offsets):
+            problems.append(
+                f"golden example {number}: the tokenizer makes other {what} of {golden.text[:40]!r}"
+            )
+    return problems
+
+
+def encode(
+    tokenizer: Tokenizer, text: str, seconds: Sequence[str | None]
+) -> tuple[list[list[int]], tuple[tuple[tuple[int, int], ...], ...]]:
+    """Return token ids and offsets of a text beside each of several others, or of none.
+
+    Args:
+        tokenizer: that cuts what is too long, and pads nothing.
+        text: the first one.
+        seconds: the others; None is none.
+    """
+    found = [tokenizer.encode(text, second) for second in seconds]
+    return [entry.ids for entry in found], tuple(tuple(entry.offsets) for entry in found)
 
 
 def _golden_ids(golden: Golden) -> list[list[int]]:

@@ -63,8 +63,11 @@ def check_tokenizer(folder: Path, manifest: dict[str, Any]) -> list[str]:
             np.atleast_2d(golden["inputs"][name]) for name in ("input_ids", "attention_mask")
         )
         expected = [row[counted == 1].tolist() for row, counted in zip(ids, mask)]  # noqa: B905
-        if [tokenizer.encode(golden["text"], second).ids for second in seconds] != expected:
+        found = [tokenizer.encode(golden["text"], second) for second in seconds]
+        if [entry.ids for entry in found] != expected:
             problems.append(f"golden example {number}: other token ids: {golden['text'][:40]!r}")
+        elif [[list(pair) for pair in entry.offsets] for entry in found] != golden["offsets"]:
+            problems.append(f"golden example {number}: other offsets: {golden['text'][:40]!r}")
     return problems
 
 

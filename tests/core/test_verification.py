@@ -170,7 +170,10 @@ def test_the_script_names_golden_examples_that_are_cut_or_answered_otherwise(cop
     golden = json.loads((copy / "manifest.json").read_text())["golden"]
     golden[0]["logits"][0] += 1.0
     golden[1]["text"] = "something else"
+    golden[2]["offsets"][0][0] = [7, 9]
     _edit_manifest(copy, golden=golden)
     printed = check_alone(copy, 1)
     assert "golden example 0: differs by 1, the tolerance is 0.1" in printed
     assert "golden example 1: other token ids: 'something else'" in printed
+    assert "golden example 2: other offsets" in printed
+    assert any("example 2: the tokenizer makes other offsets" in p for p in verify(copy).problems)
