@@ -19,6 +19,7 @@ class Candidate:
     scheme: str
     key: str
     """Of the stage that made it."""
+    sha256: str
     drop: float
     """Of the main metric on validation rows, from the student's fp32 file."""
     flips: float
@@ -62,7 +63,13 @@ def choose(candidates: Sequence[Candidate], gate: Gate, target: str) -> Choice:
         target: whose limits.
     """
     failures = [_failures(candidate, gate, target) for candidate in candidates]
-    within = [entry for entry, found in zip(candidates, failures, strict=True) if not found]
+    # Of a model too small to be packed, several schemes make one file: noise must not choose between them.
+    files = {entry.sha256: entry for entry in reversed(candidates)}
+    within = [
+        entry
+        for entry, found in zip(candidates, failures, strict=True)
+        if not found and files[entry.sha256] is entry
+    ]
     if not within:
         chosen = min(candidates, key=lambda entry: entry.drop)
         return Choice(chosen, tuple("; ".join(found) for found in failures))
@@ -72,7 +79,7 @@ def choose(candidates: Sequence[Candidate], gate: Gate, target: str) -> Choice:
     return Choice(
         chosen,
         tuple(
-            "; ".join(found) or _verdict(entry, chosen, fastest)
+            "; ".join(found) or _verdict(entry, files[entry.sha256], chosen, fastest)
             for entry, found in zip(candidates, failures, strict=True)
         ),
     )
@@ -90,9 +97,11 @@ def _failures(candidate: Candidate, gate: Gate, target: str) -> list[str]:
     )
 
 
-def _verdict(entry: Candidate, chosen: Candidate, fastest: Candidate) -> str:
-    if entry == chosen:
+def _verdict(entry: Candidate, first: Candidate, chosen: Candidate, fastest: Candidate) -> str:
+    if entry is chosen:
         return "chosen"
+    if entry is not first:
+        return f"the same file as {first.scheme}"
     if entry.p50_ms > SLOWER * fastest.p50_ms:
         return f"takes {entry.p50_ms / fastest.p50_ms:.2f} times as long as {fastest.scheme}"
     return f"{entry.bytes / chosen.bytes:.2f} times as large as {chosen.scheme}"

@@ -44,6 +44,7 @@ def _candidate(artifact: Stage, benchmark: Stage) -> Any:
     return Candidate(
         scheme=artifact.facts["scheme"],
         key=artifact.key,
+        sha256=artifact.facts["sha256"],
         drop=artifact.facts["validation"]["drop"],
         flips=artifact.facts["validation"]["flips"],
         bytes=artifact.facts["bytes"],

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from distill_core.config import Gate
 from distill_core.selection import SLOWER, Candidate, choose
 
-INT8 = Candidate("int8", "a", 0.001, 0.01, 20_000_000, 1.0, 50.0, 100.0)
-INT4 = Candidate("int8-of-4-bits", "b", 0.004, 0.03, 10_000_000, 1.05, 60.0, 100.0)
+INT8 = Candidate("int8", "a", "11", 0.001, 0.01, 20_000_000, 1.0, 50.0, 100.0)
+INT4 = Candidate("int8-of-4-bits", "b", "22", 0.004, 0.03, 10_000_000, 1.05, 60.0, 100.0)
 
 
 def test_the_smaller_file_within_the_gate_is_chosen() -> None:
@@ -33,8 +33,15 @@ def test_a_file_that_is_slower_is_not_chosen_for_being_smaller() -> None:
 
 
 def test_of_equal_files_the_one_with_fewer_flips_is_chosen() -> None:
-    worse = replace(INT8, scheme="other", flips=0.02)
+    worse = replace(INT8, scheme="other", sha256="33", flips=0.02)
     assert choose([worse, INT8], Gate(), "web-wasm").chosen == INT8
+
+
+def test_of_one_file_made_twice_the_first_is_taken_whatever_the_clock_says() -> None:
+    twin = replace(INT8, scheme="int8-of-4-bits", key="b", p50_ms=0.2)
+    choice = choose([INT8, twin], Gate(), "web-wasm")
+    assert choice.chosen is INT8
+    assert choice.verdicts == ("chosen", "the same file as int8")
 
 
 @pytest.mark.parametrize("limits", [{"max_mb": {"web-wasm": 15}}, {"max_mb": {"ios-arm64": 15}}])
@@ -56,6 +63,7 @@ _candidates = st.lists(
         Candidate,
         st.sampled_from(["a", "b", "c"]),
         st.just(""),
+        st.uuids().map(str),
         st.floats(-0.01, 0.02),
         st.floats(0, 0.1),
         st.integers(1_000, 100_000_000),

@@ -103,7 +103,7 @@ IN_THE_FILE = [
     Mistake(
         "unknown target",
         _document(targets=["android-arm65"]),
-        ("there is no target 'android-arm65'", "android-arm64, ios-arm64"),
+        ("there is no target 'android-arm65'", "android-arm64, android-arm64-legacy"),
     ),
     Mistake("value of another type", _document(training={"epochs": "many"}), ("epochs", "'many'")),
     Mistake("setting without value", _nothing, ("write key.path=value",), settings=("epochs",)),
