@@ -6,7 +6,7 @@ in the 8-bit file; of the embeddings only the rows of a text are unpacked, at ea
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,11 @@ CODEBOOK = "codebook"
 """Name of the initializer that all codes point into."""
 
 _LEAST_WEIGHTS = 16_384
-"""Of a matrix or table: a smaller one would save less than 8 kB."""
+"""Of a matrix: a smaller one would save less than 8 kB."""
+
+_LEAST_EMBEDDINGS = 500_000
+"""Of a table, which is unpacked at each call: positions of 512 x 384 would save 98 kB, and take as long as
+the words do."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +122,16 @@ def _find_tables(graph: onnx.GraphProto) -> list[_Table]:
         scale, zero = (numpy_helper.to_array(arrays[name]) for name in widen.input[1:])
         numbers = numpy_helper.to_array(arrays[node.input[0]])
         # A decoder that shares the table multiplies by it: that one stays.
-        if readers[node.input[0]] == 1 and numbers.size >= _LEAST_WEIGHTS:
+        if readers[node.input[0]] == 1 and numbers.size >= _LEAST_EMBEDDINGS:
             found.append(_Table(node, widen, (numbers.astype(np.float32) - zero) * scale))
     return found
 
 
 def _row_scales(table: _Table, largest: int) -> Float[np.ndarray, "rows 1"]:
-    return channel_scales(table.weights.T, largest)[:, None].astype(np.float16)
+    scales = channel_scales(table.weights.T, largest)[:, None]
+    # A row of zeros, as padding's often is, would have none.
+    least = np.finfo(np.float16).smallest_subnormal
+    return np.asarray(np.maximum(scales, least), dtype=np.float16)
 
 
 def _numbers(
@@ -173,22 +180,14 @@ def _unpack_table(graph: onnx.GraphProto, table: _Table, codebook: Codebook, lar
     scales = _row_scales(table, largest)
     codes = codebook.encode(table.weights / scales.astype(np.float32))
     _replace(graph, data, numpy_helper.from_array(codes, f"{data}_codes"))
-    width = np.asarray(table.weights.shape[1:], dtype=np.int64)
-    graph.initializer.extend(
-        [
-            numpy_helper.from_array(scales, f"{data}_scales"),
-            numpy_helper.from_array(width, f"{data}_width"),
-        ]
-    )
+    graph.initializer.append(numpy_helper.from_array(scales, f"{data}_scales"))
     named = f"{table.lookup.output[0]}_{{}}".format
     node = helper.make_node
     nodes = [
         node("Gather", [f"{data}_codes", ids], [named("codes")]),
         *_look_up(named("codes"), named("vectors")),
         node("Cast", [named("vectors")], [named("numbers")], to=onnx.TensorProto.FLOAT),
-        node("Shape", [ids], [named("counts")]),
-        node("Concat", [named("counts"), f"{data}_width"], [named("shape")], axis=0),
-        node("Reshape", [named("numbers"), named("shape")], [named("rows")]),
+        *_join_vectors(graph, ids, table.weights.shape[1], named),
         node("Gather", [f"{data}_scales", ids], [named("scales")]),
         node("Cast", [named("scales")], [named("wide_scales")], to=onnx.TensorProto.FLOAT),
         node("Mul", [named("rows"), named("wide_scales")], list(table.widen.output)),
@@ -198,6 +197,23 @@ def _unpack_table(graph: onnx.GraphProto, table: _Table, codebook: Codebook, lar
         graph.node.insert(place, entry)
     graph.node.remove(table.lookup)
     graph.node.remove(table.widen)
+
+
+def _join_vectors(
+    graph: onnx.GraphProto, ids: str, width: int, named: Callable[[str], str]
+) -> list[onnx.NodeProto]:
+    """Return what makes rows of vectors, by a constant shape if the ids are a batch of texts."""
+    ranks = {entry.name: len(entry.type.tensor_type.shape.dim) for entry in graph.input}
+    constant = [0, 0, width] if ranks.get(ids) == 2 else [width]  # 0 keeps what is there
+    shape = numpy_helper.from_array(np.asarray(constant, dtype=np.int64), named("width"))
+    graph.initializer.append(shape)
+    if ranks.get(ids) == 2:
+        return [helper.make_node("Reshape", [named("numbers"), shape.name], [named("rows")])]
+    return [
+        helper.make_node("Shape", [ids], [named("counts")]),
+        helper.make_node("Concat", [named("counts"), shape.name], [named("shape")], axis=0),
+        helper.make_node("Reshape", [named("numbers"), named("shape")], [named("rows")]),
+    ]
 
 
 def _look_up(codes: str, vectors: str) -> list[onnx.NodeProto]:

@@ -39,6 +39,7 @@ def wide(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
         hidden_size=128,
         intermediate_size=256,
         max_position_embeddings=256,
+        vocab_size=4_200,
     )
     model = load_model(saved)
     texts = ["the film was good", "a dull plot", "good acting", "it was a bad film"] * 8
@@ -62,12 +63,12 @@ def _arrays(path: Path) -> dict[str, Any]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
 
-def test_every_matrix_of_the_layers_and_the_positions_are_codes(
+def test_every_matrix_of_the_layers_and_the_words_are_codes(
     packed: tuple[Scheme, Path],
 ) -> None:
     arrays = _arrays(packed[1])
     codes = [array for name, array in arrays.items() if name.endswith("_codes")]
-    # 4 layers of 6 matrices, the pooler, the positions; the other tables and the classifier are small
+    # 4 layers of 6 matrices, the pooler, the words; the other tables and the classifier are small
     assert len(codes) == 4 * 6 + 1 + 1
     assert {array.dtype for array in codes} == {np.dtype(np.uint8)}
     assert arrays["codebook"].shape == (256, 2)
@@ -75,7 +76,7 @@ def test_every_matrix_of_the_layers_and_the_positions_are_codes(
 
 def test_a_weight_takes_four_bits(packed: tuple[Scheme, Path], wide: tuple[Path, Any]) -> None:
     codes = [a for name, a in _arrays(packed[1]).items() if name.endswith("_codes")]
-    weights = 4 * (4 * 128 * 128 + 2 * 128 * 256) + 128 * 128 + 256 * 128
+    weights = 4 * (4 * 128 * 128 + 2 * 128 * 256) + 128 * 128 + 4_200 * 128
     assert sum(array.nbytes for array in codes) == weights // 2
     assert packed[1].stat().st_size < wide[0].stat().st_size / 4
 
@@ -130,6 +131,20 @@ def test_the_file_answers_as_the_8_bit_file_with_the_same_numbers(
         for path in (packed[1], tmp_path / "spelled.onnx")
     )
     assert np.array_equal(ours, theirs)
+
+
+def test_embeddings_of_nothing_but_zeros_stay_so(wide: tuple[Path, Any], tmp_path: Path) -> None:
+    model, rows = onnx.load(wide[0]), wide[1]
+    words = next(t for t in model.graph.initializer if "word_embeddings" in t.name)
+    zeroed = numpy_helper.to_array(words).copy()
+    zeroed[3] = 0.0
+    words.CopyFrom(numpy_helper.from_array(zeroed, words.name))
+    onnx.save(model, tmp_path / "zeroed.onnx")
+    file = quantize(tmp_path / "zeroed.onnx", INT4, rows.to_list(), tmp_path)
+    ours, theirs = (
+        file_logits(open_session(path), HEAD, rows) for path in (file, tmp_path / "zeroed.onnx")
+    )
+    assert np.abs(ours - theirs).max() < 0.25 * np.ptp(theirs)
 
 
 def test_the_same_file_is_packed_to_the_same_bytes(
