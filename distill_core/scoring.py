@@ -53,25 +53,30 @@ def score_file(
     }
 
 
-def measure_loss(file: Path, exported: Path, head: Head, rows: Dataset) -> dict[str, Any]:
-    """Hold a quantized file against the fp32 file that it was made of.
+def choosing_rows(validation: Dataset) -> Dataset:
+    """Return the tokenized validation rows by which a target's file is chosen."""
+    return validation.select(range(min(VALIDATION_ROWS, len(validation))))
+
+
+def measure_loss(
+    file: Path, head: Head, rows: Dataset, student_logits: Float[np.ndarray, "units classes"]
+) -> dict[str, Any]:
+    """Hold a quantized file against the student, as the gate will do on the rows that are scored.
 
     Args:
         file: the quantized one.
-        exported: the other.
         head: knows the metrics.
-        rows: tokenized validation rows; the first 2,000 are read.
+        rows: of `choosing_rows`.
+        student_logits: of the same rows, by the student as it was trained, all its tokens included.
 
     Returns:
         rows, the drop of the main metric, and flips.
     """
-    read = rows.select(range(min(VALIDATION_ROWS, len(rows))))
-    labels = read_labels(head, read)
-    ours, theirs = (file_logits(open_session(path), head, read) for path in (file, exported))
-    before, after = score(head, theirs, labels), score(head, ours, labels)
+    logits, labels = file_logits(open_session(file), head, rows), read_labels(head, rows)
+    before, after = score(head, student_logits, labels), score(head, logits, labels)
     name = head.main_metric_of(before)
     return {
-        "rows": len(read),
+        "rows": len(rows),
         "drop": before[name] - after[name],
-        "flips": 1 - agreement(head, ours, theirs),
+        "flips": 1 - agreement(head, logits, student_logits),
     }

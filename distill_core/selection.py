@@ -21,9 +21,9 @@ class Candidate:
     """Of the stage that made it."""
     sha256: str
     drop: float
-    """Of the main metric on validation rows, from the student's fp32 file."""
+    """Of the main metric on validation rows, from the student as it was trained."""
     flips: float
-    """Share of their units that it answers otherwise than that file."""
+    """Share of their units that it answers otherwise than that student."""
     bytes: int
     p50_ms: float
     load_ms: float

@@ -98,7 +98,7 @@ STAGES = {
     "student": Code(_TRAINING, (*_TORCH, "accelerate")),
     "untaught": Code(_TRAINING, (*_TORCH, "accelerate")),
     "baselines": Code(("baselines", "evaluation", "heads"), (*_TORCH, "scikit-learn")),
-    "evaluation": Code(("evaluation", "heads"), (*_TORCH, "scikit-learn")),
+    "evaluation": Code(("evaluation", "scoring", "heads"), (*_TORCH, "scikit-learn")),
     "vocabulary": Code(
         ("vocabulary", "tokenizer_file", "trimming", "dataset", "batches", "heads"),
         (*_TORCH, "tokenizers"),

@@ -24,12 +24,20 @@ def evaluate(job: Job, teacher: Stage, student: Stage, data: Stage) -> State[Sta
 
         from distill_core import evaluation
         from distill_core.batches import open_tokenized
+        from distill_core.scoring import choosing_rows
 
-        rows = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
+        splits = open_tokenized(data.folder / ROWS)
+        rows, choosing = splits[data.facts["evaluation_split"]], choosing_rows(splits["validation"])
         head = head_of(teacher)
         teacher_logits = evaluation.model_logits(load_model(teacher.folder), head, rows)
-        student_logits = evaluation.model_logits(load_model(student.folder / MODEL), head, rows)
-        np.savez(folder / LOGITS, teacher=teacher_logits, student=student_logits)
+        trained = load_model(student.folder / MODEL)
+        student_logits = evaluation.model_logits(trained, head, rows)
+        np.savez(
+            folder / LOGITS,
+            teacher=teacher_logits,
+            student=student_logits,
+            student_validation=evaluation.model_logits(trained, head, choosing),
+        )
         labels = evaluation.read_labels(head, rows)
         seed = job.pipeline.training.seed
         return evaluation.evaluate(head, teacher_logits, student_logits, labels, seed)

@@ -46,7 +46,7 @@ def quantize(
 
         from distill_core.batches import open_tokenized
         from distill_core.quantization import calibration_rows, quantize
-        from distill_core.scoring import measure_loss, score_file
+        from distill_core.scoring import choosing_rows, measure_loss, score_file
 
         rows, head, model = (
             open_tokenized(data.folder / ROWS),
@@ -59,7 +59,9 @@ def quantize(
         return {
             "scheme": scheme,
             **score_file(file, head, scored, logits["teacher"], logits["student"]),
-            "validation": measure_loss(file, model, head, rows["validation"]),
+            "validation": measure_loss(
+                file, head, choosing_rows(rows["validation"]), logits["student_validation"]
+            ),
         }
 
     stage = run_stage(job.output, "artifact", inputs, build)

@@ -31,7 +31,7 @@ def trim_vocabulary(job: Job, teacher: Stage, student: Stage, data: Stage) -> St
         read = [rows[name] for name in ("train", "unlabelled") if name in rows]
         counts = count_tokens(read, before.config.vocab_size)
         (folder / MODEL).mkdir()
-        kept = trim(student.folder / MODEL, counts, size or "auto", folder / MODEL)
+        kept = trim(student.folder / MODEL, counts, size, folder / MODEL)
         _tokenize_again(job, teacher, folder)
         after, again = load_model(folder / MODEL), open_tokenized(folder / ROWS)
         split = data.facts["evaluation_split"]

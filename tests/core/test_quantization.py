@@ -10,7 +10,7 @@ from distill_core.files import file_digest
 from distill_core.quantization import quantize
 from distill_core.quantization.dynamic import activation_products
 from distill_core.schemes import INT8, INT8_REDUCED
-from distill_core.scoring import score_file
+from distill_core.scoring import choosing_rows, measure_loss, score_file
 
 
 @pytest.fixture(scope="module", params=[INT8, INT8_REDUCED], ids=lambda scheme: scheme.name)
@@ -67,6 +67,20 @@ def test_quantized_file_loads_alone_and_is_the_only_thing_left(quantized):
 def test_same_file_quantizes_to_the_same_bytes(quantized, exported, tmp_path):
     scheme, file = quantized
     assert file_digest(quantize(exported, scheme, [], tmp_path)) == file_digest(file)
+
+
+def test_the_loss_that_a_file_is_chosen_by_is_from_the_student_it_is_given(
+    quantized, fitted_teacher, rows, head
+):
+    _, file = quantized
+    read = choosing_rows(rows["validation"])
+    logits = model_logits(fitted_teacher, head, read)
+    labels = read_labels(head, read)
+    found = measure_loss(file, head, read, -logits)
+    assert found["rows"] == len(read) == 30
+    assert found["flips"] == pytest.approx(1.0)
+    wrong = score(head, -logits, labels)["accuracy"]
+    assert found["drop"] == pytest.approx(wrong - score(head, logits, labels)["accuracy"])
 
 
 def test_scores_are_those_of_the_file_itself(quantized, fitted_teacher, rows, head):
