@@ -1,11 +1,12 @@
 """What goes into each matrix of an 8-bit file when it reads texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+from jaxtyping import Float
 
 from distill_core.quantization.rounding import Moments
 from distill_core.runtime import feed_row
@@ -27,9 +28,37 @@ def input_moments(
         tensors: names of fp32 activations, their last axis the one that counts.
         rows: token ids and masks, read one at a time.
     """
-    names = list(dict.fromkeys(tensors))
-    session = _showing(model, names)
     moments: dict[str, Moments] = {}
+    for name, tokens in _read(model, tensors, rows):
+        wide = tokens.astype(np.float64)
+        moments[name] = moments.get(name, 0.0) + wide.T @ wide
+    return moments
+
+
+def largest_inputs(
+    model: onnx.ModelProto, tensors: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Float[np.ndarray, " channels"]]:
+    """Return the largest absolute value of each channel of some tensors, over the tokens of some texts.
+
+    Args:
+        model: a file; it is not changed.
+        tensors: names of fp32 activations, their last axis the one that counts.
+        rows: token ids and masks, read one at a time.
+    """
+    largest: dict[str, Float[np.ndarray, " channels"]] = {}
+    for name, tokens in _read(model, tensors, rows):
+        largest[name] = np.maximum(largest.get(name, 0.0), np.abs(tokens).max(axis=0))
+    return largest
+
+
+def _read(
+    model: onnx.ModelProto, tensors: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, Float[np.ndarray, "tokens channels"]]]:
+    """Yield name and values of each tensor, again and again, for a few texts at once."""
+    names = list(dict.fromkeys(tensors))
+    if not names:
+        return
+    session = _showing(model, names)
     # A few rows at once: adding up matrices takes longer than the products of one row do.
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         answers = [
@@ -37,10 +66,7 @@ def input_moments(
             for row in rows[start : start + _ROWS_AT_ONCE]
         ]
         for name, values in zip(names, zip(*answers, strict=True), strict=True):
-            parts = [np.reshape(value, (-1, value.shape[-1])) for value in values]
-            tokens = np.concatenate(parts, dtype=np.float64)
-            moments[name] = moments.get(name, 0.0) + tokens.T @ tokens
-    return moments
+            yield name, np.concatenate([np.reshape(v, (-1, v.shape[-1])) for v in values])
 
 
 def _showing(model: onnx.ModelProto, tensors: Sequence[str]) -> onnxruntime.InferenceSession:
