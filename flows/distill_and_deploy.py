@@ -20,6 +20,7 @@ from tasks.export import export, quantize
 from tasks.fetch import fetch_teacher, prepare_data
 from tasks.initialise import initialise_student
 from tasks.job import Job
+from tasks.mend import keep_precision, lacking, made
 from tasks.publish import bundle, publish, write_report
 from tasks.tracking import LiveLosses, failing, log_results, open_run
 from tasks.trim import trim_vocabulary
@@ -79,6 +80,15 @@ def _run(job: Job) -> dict[str, Any]:
             unmapped(evaluation),
             unmapped(shipped or data),
         ).result()
+        mended = keep_precision.map(
+            unmapped(job),
+            lacking(job, artifacts),
+            unmapped(teacher),
+            unmapped(exported),
+            unmapped(evaluation),
+            unmapped(shipped or data),
+        ).result()
+        artifacts = [*artifacts, *made(mended)]
         timings = benchmark(job, teacher, artifacts, data, shipped or data)
         targets = list(job.pipeline.targets)
         choices = choose.map(

@@ -108,6 +108,10 @@ STAGES = {
         ("quantization", "schemes", "scoring", "evaluation", "runtime", "heads"),
         (*_ONNX, "numpy", "scipy"),
     ),
+    "mended": Code(
+        ("quantization", "schemes", "scoring", "evaluation", "runtime", "heads"),
+        (*_ONNX, "numpy", "scipy"),
+    ),
     "benchmark": Code(("benchmark", "benchmark_worker", "runtime"), ("torch", "onnxruntime")),
     "choice": Code(("selection", "outcome", "targets")),
     "bundle": Code(

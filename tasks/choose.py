@@ -18,7 +18,9 @@ from tasks.job import Job
 def choose(job: Job, target: str, artifacts: Sequence[Stage], benchmark: Stage) -> State[Stage]:
     """Choose among the files of a target's schemes by what was measured of them."""
     named = {artifact.facts["scheme"]: artifact for artifact in artifacts}
-    tried = [named[scheme.name] for scheme in find_target(target).schemes]
+    names = [scheme.name for scheme in find_target(target).schemes]
+    mended = [entry for entry in artifacts if entry.facts.get("base") in names]
+    tried = [*(named[name] for name in names), *mended]
     inputs = {
         "target": target,
         "artifacts": [artifact.key for artifact in tried],

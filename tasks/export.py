@@ -42,28 +42,43 @@ def quantize(
     inputs = {"onnx": exported.key, "evaluation": evaluation.key, "scheme": vars(SCHEMES[scheme])}
 
     def build(folder: Path) -> dict[str, Any]:
-        import numpy as np
-
         from distill_core.batches import open_tokenized
         from distill_core.quantization import calibration_rows, quantize
-        from distill_core.scoring import choosing_rows, measure_loss, score_file
 
-        rows, head, model = (
-            open_tokenized(data.folder / ROWS),
-            head_of(teacher),
-            exported.folder / ONNX,
-        )
-        file = quantize(model, SCHEMES[scheme], calibration_rows(rows["train"]).to_list(), folder)
-        logits = np.load(evaluation.folder / LOGITS)
-        scored = rows[data.facts["evaluation_split"]]
-        return {
-            "scheme": scheme,
-            **score_file(file, head, scored, logits["teacher"], logits["student"]),
-            "validation": measure_loss(
-                file, head, choosing_rows(rows["validation"]), logits["student_validation"]
-            ),
-        }
+        train = open_tokenized(data.folder / ROWS)["train"]
+        rows = calibration_rows(train).to_list()
+        file = quantize(exported.folder / ONNX, SCHEMES[scheme], rows, folder)
+        return {"scheme": scheme, **score_artifact(file, teacher, evaluation, data)}
 
     stage = run_stage(job.output, "artifact", inputs, build)
     publish_facts(job.pipeline.name, stage, scheme)
     return as_state(stage)
+
+
+def score_artifact(file: Path, teacher: Stage, evaluation: Stage, data: Stage) -> dict[str, Any]:
+    """Return what a quantized file is worth on the scored rows, and what it loses on validation rows."""
+    import numpy as np
+
+    from distill_core.batches import open_tokenized
+    from distill_core.scoring import score_file
+
+    logits, head = np.load(evaluation.folder / LOGITS), head_of(teacher)
+    scored = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
+    return {
+        **score_file(file, head, scored, logits["teacher"], logits["student"]),
+        "validation": measure_validation(file, teacher, evaluation, data),
+    }
+
+
+def measure_validation(
+    file: Path, teacher: Stage, evaluation: Stage, data: Stage
+) -> dict[str, Any]:
+    """Return what a quantized file loses on validation rows."""
+    import numpy as np
+
+    from distill_core.batches import open_tokenized
+    from distill_core.scoring import choosing_rows, measure_loss
+
+    rows = choosing_rows(open_tokenized(data.folder / ROWS)["validation"])
+    logits = np.load(evaluation.folder / LOGITS)["student_validation"]
+    return measure_loss(file, head_of(teacher), rows, logits)

@@ -1,6 +1,7 @@
 """Turn an fp32 ONNX file into the small file of a scheme."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,6 +12,7 @@ from datasets import Dataset
 
 from distill_core.quantization.calibration import CALIBRATION_ROWS
 from distill_core.quantization.dynamic import quantize_dynamically
+from distill_core.quantization.mixed import Within, keep_precision
 from distill_core.quantization.packing import pack
 from distill_core.quantization.smoothing import smooth
 from distill_core.schemes import Scheme, largest_weight
@@ -35,12 +37,38 @@ def quantize(model: Path, scheme: Scheme, rows: Sequence[Mapping[str, Any]], fol
         pack(draft, rows, largest_weight(scheme.reduce_range))
         onnx.save(draft, file)
         return file
-    with TemporaryDirectory(dir=folder) as scratch:
-        even = onnx.load(model)
-        smooth(even, rows)
-        onnx.save(even, Path(scratch, model.name))
-        quantize_dynamically(Path(scratch, model.name), scheme.reduce_range, file)
+    with _smoothed(model, rows, folder) as even:
+        quantize_dynamically(even, scheme.reduce_range, file)
     return file
+
+
+def quantize_in_part(
+    model: Path, scheme: Scheme, rows: Sequence[Mapping[str, Any]], within: Within, folder: Path
+) -> list[str]:
+    """Write a file with as few matrices in fp32 as it takes to lose little enough.
+
+    Args:
+        model: an fp32 ONNX file.
+        scheme: of the others; one that stores 8 bits.
+        rows: training texts, token ids and masks.
+        within: judges a file.
+        folder: where `model_quantized.onnx` goes.
+
+    Returns:
+        Names of the products that stayed in fp32; none, and no file, where that did not help.
+    """
+    with _smoothed(model, rows, folder) as even:
+        return keep_precision(even, scheme.reduce_range, rows, within, folder / QUANTIZED_FILE)
+
+
+@contextmanager
+def _smoothed(model: Path, rows: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[Path]:
+    even = onnx.load(model)
+    smooth(even, rows)
+    with TemporaryDirectory(dir=folder) as scratch:
+        file = Path(scratch, model.name)
+        onnx.save(even, file)
+        yield file
 
 
 def calibration_rows(train: Dataset) -> Dataset:

@@ -1,5 +1,6 @@
 """8-bit weights and activations, through optimum's quantizer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,8 +12,13 @@ from optimum.onnxruntime.configuration import QuantizationConfig
 _OPERATORS = ["MatMul", "Gather"]
 """All that holds weights: Gather reads the embeddings, Gemm becomes MatMul before quantization."""
 
+_AS_MATMUL = "{}_MatMul"
+"""Name of what a Gemm becomes."""
 
-def quantize_dynamically(model: Path, reduce_range: bool, file: Path) -> None:
+
+def quantize_dynamically(
+    model: Path, reduce_range: bool, file: Path, kept: Sequence[str] = ()
+) -> None:
     """Write the 8-bit twin of an ONNX file.
 
     Activations are quantized at run time (DynamicQuantizeLinear), so no calibration is needed.
@@ -21,6 +27,7 @@ def quantize_dynamically(model: Path, reduce_range: bool, file: Path) -> None:
         model: an fp32 ONNX file.
         reduce_range: 7-bit weights.
         file: where it goes.
+        kept: names of products that stay in fp32.
     """
     configuration = QuantizationConfig(
         is_static=False,
@@ -30,7 +37,7 @@ def quantize_dynamically(model: Path, reduce_range: bool, file: Path) -> None:
         weights_dtype=QuantType.QInt8,
         per_channel=True,
         reduce_range=reduce_range,
-        nodes_to_exclude=activation_products(model),
+        nodes_to_exclude=[*activation_products(model), *kept, *map(_AS_MATMUL.format, kept)],
         operators_to_quantize=_OPERATORS,
     )
     with TemporaryDirectory(dir=file.parent) as scratch:

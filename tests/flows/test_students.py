@@ -98,3 +98,20 @@ def test_a_vocabulary_that_cannot_spell_is_wrong_input(run_cli, finished_run):
     command = ("run", finished_run.desk.pipeline_file, "--output", finished_run.copy("mute"))
     done = run_cli(*command, "--set", "student.vocabulary=30", code=2)
     assert "student.vocabulary: 30, and 57 tokens must stay" in done.stderr
+
+
+def test_where_every_scheme_loses_too_much_matrices_in_fp32_are_tried(
+    run_cli, prefect_server, finished_run
+):
+    """Words that are not there any more are no matter of precision: here even that does not help."""
+    output = finished_run.copy("strict")
+    settings = ("--set", "student.vocabulary=70", "--set", "gate.quantization_drop=0")
+    done = run_cli("run", finished_run.desk.pipeline_file, "--output", output, *settings, code=1)
+    assert "quantization_drop" in done.stderr
+    tried = [name for name in prefect_server.states(output) if name.startswith("keep precision")]
+    assert tried
+    mended = sorted((output / "stages").glob("mended-*"))
+    assert len(mended) == len(tried)
+    for stage in mended:
+        assert json.loads((stage / "stage.json").read_text())["facts"]["kept_fp32"] == []
+        assert [file.name for file in stage.iterdir()] == ["stage.json"]

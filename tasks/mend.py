@@ -1,0 +1,80 @@
+"""Task: where no scheme of a target loses little enough, keep the matrices that hurt most in fp32."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import State
+
+from distill_core.schemes import SCHEMES
+from distill_core.targets import find_target
+from tasks.artifacts import publish_facts
+from tasks.caching import Stage, as_state, run_stage
+from tasks.export import measure_validation, score_artifact
+from tasks.job import Job
+from tasks.stages import ONNX, ROWS
+
+KEPT = "kept_fp32"
+"""Fact: the products that stayed in fp32."""
+
+
+@task(name="keep precision", task_run_name="keep precision in {scheme}", cache_policy=NO_CACHE)
+def keep_precision(
+    job: Job, scheme: str, teacher: Stage, exported: Stage, evaluation: Stage, data: Stage
+) -> State[Stage]:
+    """Make one more file, in 8 bits but for as few matrices as it takes to lose little enough."""
+    limit = job.pipeline.gate.quantization_drop
+    inputs = {
+        "onnx": exported.key,
+        "evaluation": evaluation.key,
+        "scheme": vars(SCHEMES[scheme]),
+        "quantization_drop": limit,
+    }
+
+    def build(folder: Path) -> dict[str, Any]:
+        from distill_core.batches import open_tokenized
+        from distill_core.quantization import QUANTIZED_FILE, calibration_rows, quantize_in_part
+
+        train = open_tokenized(data.folder / ROWS)["train"]
+        kept = quantize_in_part(
+            exported.folder / ONNX,
+            SCHEMES[scheme],
+            calibration_rows(train).to_list(),
+            lambda file: bool(measure_validation(file, teacher, evaluation, data)["drop"] <= limit),
+            folder,
+        )
+        facts = {"scheme": f"{scheme}-mixed", "base": scheme, KEPT: kept}
+        if not kept:
+            return facts
+        return {**facts, **score_artifact(folder / QUANTIZED_FILE, teacher, evaluation, data)}
+
+    stage = run_stage(job.output, "mended", inputs, build)
+    publish_facts(job.pipeline.name, stage, scheme)
+    return as_state(stage)
+
+
+def lacking(job: Job, artifacts: Sequence[Stage]) -> list[str]:
+    """Return the 8-bit schemes of those targets that no file loses little enough for.
+
+    Args:
+        job: the run.
+        artifacts: of all schemes.
+    """
+    limit = job.pipeline.gate.quantization_drop
+    within = {
+        entry.facts["scheme"] for entry in artifacts if entry.facts["validation"]["drop"] <= limit
+    }
+    schemes = [find_target(name).schemes for name in job.pipeline.targets]
+    first = [
+        next((scheme.name for scheme in row if scheme.stored == "8 bits"), None)
+        for row in schemes
+        if within.isdisjoint(scheme.name for scheme in row)
+    ]
+    return [name for name in dict.fromkeys(first) if name]
+
+
+def made(mended: Sequence[Stage]) -> list[Stage]:
+    """Return the files that came out."""
+    return [stage for stage in mended if stage.facts[KEPT]]
