@@ -1,10 +1,12 @@
 """What a developer with a bundle has: the sample projects, their node packages, and bundles of every task."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from transformers import BertTokenizerFast, RobertaTokenizerFast
 
 from tests.deploy.bundles import make_bundle
@@ -19,20 +21,22 @@ Make = Callable[..., Path]
 def bundle_of(
     tiny_bert: Path, tiny_roberta: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Make:
-    """Make a bundle of a task, once; not to be changed."""
-    made: dict[tuple[str, str], Path] = {}
+    """Make a bundle of a task, once for all processes of a test run; not to be changed."""
+    here = tmp_path_factory.getbasetemp()
+    shared = (here.parent if "PYTEST_XDIST_WORKER" in os.environ else here) / "bundles"
+    tokenizers = {
+        "bert": lambda: BertTokenizerFast.from_pretrained(tiny_bert),
+        "roberta": lambda: RobertaTokenizerFast.from_pretrained(tiny_roberta),
+    }
 
     def make(task: str, family: str = "bert") -> Path:
-        if (task, family) not in made:
-            roberta = family == "roberta"
-            tokenizer = (
-                RobertaTokenizerFast.from_pretrained(tiny_roberta)
-                if roberta
-                else BertTokenizerFast.from_pretrained(tiny_bert)
-            )
-            folder = tmp_path_factory.mktemp(f"{task}-{family}")
-            made[task, family] = make_bundle(task, family, tokenizer, "web-wasm", folder)
-        return made[task, family]
+        folder = shared / f"{task}-{family}"
+        shared.mkdir(exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                folder.mkdir()
+                make_bundle(task, family, tokenizers[family](), "web-wasm", folder)
+        return folder / "bundle"
 
     return make
 

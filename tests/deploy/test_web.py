@@ -29,7 +29,7 @@ SHOWN = {
     "sequence-classification": "positive",
     "multi-label-classification": "film",
     "regression": "",
-    "token-classification": "B-THING",
+    "token-classification": "film",
     "question-answering": "by",
     "multiple-choice": "was very good",
     "masked-language-modelling": "%",
