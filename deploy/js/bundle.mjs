@@ -14,16 +14,30 @@ const SCHEMA_VERSION = 1;
  * @typedef {{text: string, pair?: string|null, choices?: string[]|null}} Texts
  */
 
+/** What it says: `label`, and what the task has beside it.
+ * @typedef {{label: string, scores?: {label: string, probability: number}[], score?: number,
+ *   words?: {text: string, tag: string, probability: number, start: number, end: number}[],
+ *   vector?: number[], similarity?: number, margin?: number, start?: number, end?: number,
+ *   masks?: {label: string, probability: number}[][]}} Answer
+ */
+
+/**
+ * What a bundle needs of the place where it runs.
+ *
+ * - read: reads a file of the bundle, by its path in there: its bytes, or a document that is parsed already.
+ * - ort: onnxruntime-web, onnxruntime-node or onnxruntime-react-native.
+ * - Tokenizer: of @huggingface/tokenizers, which transformers.js tokenizes with.
+ * - session: options for onnxruntime's session.
+ * - locate: what onnxruntime opens a model by, where that is no array of bytes: a path, on a phone.
+ *
+ * @typedef {{read: (path: string) => Promise<any>, ort: any, Tokenizer: any, session?: object,
+ *   locate?: (path: string) => Promise<any>}} Parts
+ */
+
 /**
  * Opens a bundle.
  *
- * @param {object} parts
- * @param {(path: string) => Promise<Uint8Array>} parts.read reads a file of the bundle, by its path in there.
- * @param {object} parts.ort onnxruntime-web, onnxruntime-node or onnxruntime-react-native.
- * @param {Function} parts.Tokenizer of @huggingface/tokenizers, which transformers.js tokenizes with.
- * @param {object} [parts.session] options for onnxruntime's session.
- * @param {(path: string) => Promise<string|Uint8Array>} [parts.locate] what onnxruntime opens a model by,
- *   where that is no array of bytes: a path, on a phone.
+ * @param {Parts} parts
  * @returns {Promise<Bundle>}
  * @throws {Error} a file is missing, or the manifest is of a kind that this code does not read.
  */
@@ -48,16 +62,26 @@ export async function openBundle({ read, ort, Tokenizer, session = {}, locate = 
 
 /** A model with its tokenizer and manifest. */
 export class Bundle {
-  /** Use openBundle. */
+  /**
+   * Use openBundle.
+   *
+   * @param {any} manifest manifest.json.
+   * @param {any} tokenizer see encoding.mjs.
+   * @param {any} model a session of onnxruntime.
+   * @param {any} ort onnxruntime itself.
+   */
   constructor(manifest, tokenizer, model, ort) {
-    Object.assign(this, { manifest, tokenizer, model, ort });
+    this.manifest = manifest;
+    this.tokenizer = tokenizer;
+    this.model = model;
+    this.ort = ort;
   }
 
   /**
    * Answers one text, or what else the task reads.
    *
    * @param {Texts} texts
-   * @returns {Promise<object>} `label`, and what the task has beside it: see answers.mjs.
+   * @returns {Promise<Answer>}
    */
   async predict(texts) {
     const task = ANSWERS[this.manifest.task];
@@ -118,7 +142,9 @@ export class Bundle {
 }
 
 async function readJson(read, path) {
-  const text = new TextDecoder().decode(await read(path));
+  const content = await read(path);
+  if (!ArrayBuffer.isView(content)) return content;
+  const text = new TextDecoder().decode(content);
   try {
     return JSON.parse(text);
   } catch (error) {

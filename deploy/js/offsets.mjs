@@ -1,6 +1,6 @@
 /**
  * Where each token stands in its text. The JavaScript tokenizer does not say, so the text is read again
- * beside its tokens, word by word: their letters are found in the normalized text, where each knows its place.
+ * beside its tokens, word by word: their letters are found in the normalized text, and each knows its place.
  */
 
 /**

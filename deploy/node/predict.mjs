@@ -31,7 +31,9 @@ async function main() {
   const { values: options, positionals } = readArguments();
   if (options.help) return say(USAGE);
   const [folder, text, pair = null] = positionals;
-  if (!folder || (text === undefined && !options.check)) throw new InputError(`a BUNDLE and a TEXT\n${USAGE}`);
+  if (!folder || (text === undefined && !options.check)) {
+    throw new InputError(`a BUNDLE and a TEXT are needed\n${USAGE}`);
+  }
   const bundle = await open(folder, await load(options.runtime));
   if (options.check) return report(await bundle.check(), bundle.manifest, options);
   const choices = options.choice ?? null;
@@ -79,7 +81,8 @@ function report(found, manifest, { json }) {
   }
   const verdict = found.passed ? "as published" : `${found.problems.length} problems`;
   const difference = `largest difference ${found.largestDifference.toPrecision(2)} of ${found.tolerance}`;
-  say(`${manifest.name} for ${manifest.target}: ${found.examples} golden examples, ${verdict}; ${difference}`);
+  const where = `${manifest.name} for ${manifest.target}`;
+  say(`${where}: ${found.examples} golden examples, ${verdict}; ${difference}`);
 }
 
 function describe({ label, scores, words, margin }) {

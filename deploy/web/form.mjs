@@ -42,7 +42,8 @@ export function fill(place, { manifest }) {
  * @returns {import("./vendor/js/bundle.mjs").Texts}
  */
 export function read(place) {
-  const typed = Object.fromEntries([...place.querySelectorAll("textarea")].map((area) => [area.name, area.value]));
+  const areas = [...place.querySelectorAll("textarea")];
+  const typed = Object.fromEntries(areas.map(({ name, value }) => [name, value]));
   const choices = typed.choices?.split("\n").filter((line) => line.trim());
   return { text: typed.text, pair: typed.pair || null, choices: choices ?? null };
 }

@@ -17,7 +17,8 @@ ort.env.wasm.numThreads = 1;
 async function start() {
   await keepForOffline();
   const begun = performance.now();
-  const bundle = await openBundle({ read: fetchFile, ort, Tokenizer, session: { executionProviders: ["wasm"] } });
+  const session = { executionProviders: ["wasm"] };
+  const bundle = await openBundle({ read: fetchFile, ort, Tokenizer, session });
   const loadMs = performance.now() - begun;
   describe(bundle.manifest);
   part("verdict").textContent = `Replaying ${bundle.manifest.golden.length} golden examples …`;
@@ -51,7 +52,8 @@ async function fetchFile(path) {
   const address = `${BUNDLE.replace(/\/$/, "")}/${path}`;
   const response = await fetch(address);
   if (!response.ok) {
-    throw new Error(`${address}: the server says ${response.status}. Copy a bundle to here, or name one: ?bundle=URL`);
+    const cure = "Copy a bundle to here, or name one: ?bundle=URL";
+    throw new Error(`${address}: the server says ${response.status}. ${cure}`);
   }
   return new Uint8Array(await response.arrayBuffer());
 }
@@ -60,8 +62,8 @@ function describe({ name, task, target, scheme, model, files }) {
   const megabytes = (files.find((entry) => entry.path === model)?.bytes ?? NaN) / 1e6;
   document.title = name;
   part("name").textContent = name;
-  part("facts").textContent = [task.replaceAll("-", " "), `for ${target}`, scheme, `${megabytes.toFixed(1)} MB`]
-    .join(" · ");
+  const facts = [task.replaceAll("-", " "), `for ${target}`, scheme, `${megabytes.toFixed(1)} MB`];
+  part("facts").textContent = facts.join(" · ");
 }
 
 function tell({ passed, examples, largestDifference, tolerance, problems }) {
@@ -75,7 +77,8 @@ function tell({ passed, examples, largestDifference, tolerance, problems }) {
   part("problems").replaceChildren(
     ...problems.map(({ number, text, what, message }) => {
       const item = document.createElement("li");
-      item.textContent = `Example ${number} ${what}: ${message}. Its text: ${JSON.stringify(text.slice(0, 80))}`;
+      const start = JSON.stringify(text.slice(0, 80));
+      item.textContent = `Example ${number} ${what}: ${message}. Its text: ${start}`;
       return item;
     }),
   );
@@ -91,8 +94,8 @@ async function answer(bundle, loadMs) {
     part("times").textContent = "timing …";
     await drawn();
     const median = await bundle.time(texts);
-    part("times").textContent =
-      `loaded in ${loadMs.toFixed(0)} ms · answered in ${median.toFixed(1)} ms (median of 20, tokenizing included)`;
+    const answered = `answered in ${median.toFixed(1)} ms (median of 20, tokenizing included)`;
+    part("times").textContent = `loaded in ${loadMs.toFixed(0)} ms · ${answered}`;
   } finally {
     button.disabled = false;
   }

@@ -1,6 +1,6 @@
 /** An answer as a person reads it. */
 
-/** Classes shown; more say nothing. */
+/** Classes, or numbers of a vector, that are shown; more say nothing. */
 const SHOWN = 10;
 
 /**
@@ -20,11 +20,16 @@ function detailsOf({ scores, words, margin, start, end, vector, masks }, { pair 
   if (masks && masks.length > 1) return masks.flatMap((each) => each.map(scoreBar));
   if (scores) return scores.slice(0, SHOWN).map(scoreBar);
   if (words) return [wordList(words)];
-  if (vector) return [element("code", `[${vector.slice(0, 8).map((value) => value.toFixed(3)).join(", ")}, …]`)];
+  if (vector) return [element("code", `[${vector.slice(0, SHOWN).map(rounded).join(", ")}, …]`)];
   if (margin === undefined) return [];
-  const ahead = element("p", `ahead of ${start === undefined ? "the best answer" : "no answer"} by ${margin.toFixed(2)}`);
+  const found = start !== undefined;
+  const ahead = element("p", `ahead of ${found ? "no answer" : "the best answer"} by ${margin.toFixed(2)}`);
   ahead.className = "quiet";
-  return start === undefined ? [ahead] : [marked(pair, start, end), ahead];
+  return found ? [marked(pair, start, end), ahead] : [ahead];
+}
+
+function rounded(value) {
+  return value.toFixed(3);
 }
 
 function scoreBar({ label, probability }) {

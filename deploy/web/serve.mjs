@@ -21,7 +21,8 @@ const server = createServer(async (request, response) => {
   const found = path.startsWith(HERE + sep) ? await stat(path).catch(() => null) : null;
   if (!found?.isFile()) return response.writeHead(404).end();
   const type = TYPES[extname(path)] ?? "application/octet-stream";
-  response.writeHead(200, { "content-type": type, "content-length": found.size, "cache-control": "no-cache" });
+  const headers = { "content-type": type, "content-length": found.size, "cache-control": "no-cache" };
+  response.writeHead(200, headers);
   createReadStream(path).pipe(response);
 });
 server.listen(Number(process.argv[2] ?? 8080), "127.0.0.1", () => {

@@ -1,5 +1,5 @@
 /**
- * Opens the page in Chromium and prints what it shows: node browse.mjs ADDRESS '{"text": …}' [option=value …].
+ * Opens the page in Chromium, prints what it shows: node browse.mjs ADDRESS '{"text": …}' [OPTION=VALUE …].
  * Options: offline (loads anew without a network), screenshot (a file), scheme (dark), width (pixels).
  */
 import { chromium } from "playwright-core";
@@ -28,7 +28,9 @@ if (options.offline) {
 }
 const form = page.locator("#form");
 if (await form.isVisible()) {
-  for (const [name, text] of Object.entries(JSON.parse(typed))) await form.locator(`[name=${name}]`).fill(text);
+  for (const [name, text] of Object.entries(JSON.parse(typed))) {
+    await form.locator(`[name=${name}]`).fill(text);
+  }
   await form.locator("button").click();
   await page.waitForFunction(() => document.getElementById("times").textContent.includes("answered"));
 }
@@ -46,5 +48,6 @@ process.stdout.write(JSON.stringify({ ...shown, state, messages, hosts: [...new 
 await browser.close();
 
 async function settled() {
-  await page.waitForSelector('#golden[data-state="passed"], #golden[data-state="failed"]', { timeout: 60000 });
+  const over = '#golden[data-state="passed"], #golden[data-state="failed"]';
+  await page.waitForSelector(over, { timeout: 60000 });
 }

@@ -55,9 +55,7 @@ def make_bundle(
     (folder / "quantized").mkdir()
     file = quantize(onnx, INT8_REDUCED, [], folder / "quantized")
     described: dict[str, Any] = {name: signature[name] for name in ("inputs", "outputs")}
-    origin = Origin(
-        "tiny", folder / "student", onnx, case.head, MAX_LENGTH, "0" * 64, **described
-    )
+    origin = Origin("tiny", folder / "student", onnx, case.head, MAX_LENGTH, "0" * 64, **described)
     artifact = Artifact(TARGETS[target], "int8-reduced-range", file, {"score": 0.5}, 1.0, 1.0)
     bundle = folder / "bundle"
     bundle.mkdir()

@@ -43,7 +43,7 @@ def bundle_of(
 
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample projects as a developer has them after `npm ci`; a copy, with what is not tracked left out."""
+    """The samples as a developer has them after `npm ci`; a copy."""
     for name in ("onnxruntime-web", "@huggingface/tokenizers", "playwright-core"):
         if not (MODULES / name).is_dir() or not shutil.which("node"):
             pytest.skip(f"node or its package {name} is not here: make verifiers")

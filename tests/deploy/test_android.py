@@ -33,11 +33,21 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> str:
         pytest.skip("java, kotlin-compiler or org.json is not here: make verifiers")
     out = tmp_path_factory.mktemp("classes")
     standard = COMPILER / "kotlin-stdlib.jar"
-    command = ["java", "-Xmx1g", "-cp", f"{COMPILER}/*", "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"]
+    command = [
+        "java",
+        "-Xmx1g",
+        "-cp",
+        f"{COMPILER}/*",
+        "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler",
+    ]
     options = ["-no-reflect", "-no-stdlib", "-Werror", "-cp", f"{standard}:{JSON}", "-d", str(out)]
     sources = [ROOT / "deploy/android/app/src/main/kotlin", Path(__file__).parent / "kotlin"]
     done = subprocess.run(
-        [*command, *options, *map(str, sources)], capture_output=True, text=True, check=False, timeout=300
+        [*command, *options, *map(str, sources)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return f"{out}:{standard}:{JSON}"

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -52,9 +51,13 @@ def test_every_file_is_swift() -> None:
 
 
 @pytest.mark.parametrize("model", [Manifest, Golden])
-def test_the_fields_that_are_read_are_those_of_a_manifest(model: type[Manifest] | type[Golden]) -> None:
+def test_the_fields_that_are_read_are_those_of_a_manifest(
+    model: type[Manifest] | type[Golden],
+) -> None:
     struct = {"Manifest": "Manifest", "Golden": "Example"}[model.__name__]
-    body = re.search(rf"struct {struct}: Decodable {{(.*?)\n}}", SOURCES["Manifest.swift"], re.DOTALL)
+    body = re.search(
+        rf"struct {struct}: Decodable {{(.*?)\n}}", SOURCES["Manifest.swift"], re.DOTALL
+    )
     assert body is not None
     read = set(re.findall(r"^    public let (\w+):", body[1], re.MULTILINE))
     assert read <= {camel(name) for name in model.model_fields}
@@ -76,7 +79,9 @@ def test_outputs_of_two_are_named_as_models_have_them() -> None:
 
 
 def test_every_task_is_answered() -> None:
-    cases = set(re.findall(r'case "([a-z-]+)":', SOURCES["ModelBundle.swift"] + SOURCES["Answers.swift"]))
+    cases = set(
+        re.findall(r'case "([a-z-]+)":', SOURCES["ModelBundle.swift"] + SOURCES["Answers.swift"])
+    )
     assert cases == set(HEADS)
 
 

@@ -43,7 +43,9 @@ def site(samples: Path) -> Iterator[str]:
     """The page as its README makes it, with no bundle yet."""
     web = samples / "web"
     subprocess.run(["node", "assemble.mjs"], cwd=web, check=True, timeout=60)
-    with subprocess.Popen(["node", "serve.mjs", "0"], cwd=web, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        ["node", "serve.mjs", "0"], cwd=web, stdout=subprocess.PIPE, text=True
+    ) as server:
         assert server.stdout is not None
         yield server.stdout.readline().strip()
         server.terminate()
