@@ -1,0 +1,71 @@
+"""Tiny real bundles: a model of every task, with random weights, exported, quantized and published."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from transformers import PreTrainedTokenizerFast
+
+from distill_core.batches import open_tokenized, tokenize
+from distill_core.bundle import Artifact, Origin, assemble
+from distill_core.config import Columns, DataSource
+from distill_core.dataset import read_dataset
+from distill_core.export import export_onnx
+from distill_core.heads.sequence_classification import SequenceClassification
+from distill_core.quantization import quantize
+from distill_core.schemes import INT8_REDUCED
+from distill_core.targets import OPSET, TARGETS
+from distill_core.teacher import load_model, load_tokenizer
+from tests.conftest import GOOD, TEXTS
+from tests.core.family_models import save_small
+from tests.core.test_every_head import CASES, Case
+
+LABEL = SequenceClassification(("negative", "positive"))
+TASKS = {
+    "sequence-classification": Case(
+        LABEL, {}, {}, {"text": TEXTS, "label": [int(text.endswith(GOOD)) for text in TEXTS]}
+    ),
+    **CASES,
+}
+
+MAX_LENGTH = 32
+
+
+def make_bundle(
+    task: str, family: str, tokenizer: PreTrainedTokenizerFast, target: str, folder: Path
+) -> Path:
+    """Make a bundle of a task for a target.
+
+    Args:
+        task: a key of `TASKS`.
+        family: of the model, a key of `SMALL`.
+        tokenizer: of its texts.
+        target: a key of `TARGETS`.
+        folder: empty; the bundle is a folder in there.
+    """
+    case = TASKS[task]
+    rows = _rows(case, folder / "data")
+    save_small(family, case.head.architecture_suffix, tokenizer, folder / "student", **case.config)
+    splits = read_dataset(rows, case.head, seed=0)
+    tokenize(splits, case.head, load_tokenizer(folder / "student"), MAX_LENGTH, folder / "rows")
+    validation = open_tokenized(folder / "rows")["validation"]
+    onnx = folder / "model.onnx"
+    signature = export_onnx(load_model(folder / "student"), case.head, validation, OPSET, onnx)
+    (folder / "quantized").mkdir()
+    file = quantize(onnx, INT8_REDUCED, [], folder / "quantized")
+    described: dict[str, Any] = {name: signature[name] for name in ("inputs", "outputs")}
+    origin = Origin("tiny", folder / "student", onnx, case.head, MAX_LENGTH, "0" * 64, **described)
+    artifact = Artifact(TARGETS[target], "int8-reduced-range", file, {"score": 0.5}, 1.0, 1.0)
+    bundle = folder / "bundle"
+    bundle.mkdir()
+    assemble(artifact, origin, [case.head.texts(validation[0])], bundle)
+    return bundle
+
+
+def _rows(case: Case, folder: Path) -> DataSource:
+    folder.mkdir()
+    for name, part in (("train", slice(0, 30)), ("validation", slice(30, 60))):
+        table = {key: values[part] for key, values in case.rows.items()}
+        pq.write_table(pa.table(table), folder / f"{name}.parquet")
+    return DataSource(source=str(folder), columns=Columns(**case.columns))
