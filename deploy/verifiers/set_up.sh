@@ -72,8 +72,12 @@ emulators() {
 
 arm64_python() {
     unpack arm64 "python3.11 libstdc++6" "$1/root" &&
-        wheels "$ARM64_PACKAGES" "$1/packages" --python-version 3.11 \
-            --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64
+        arm64_wheels "$ARM64_PACKAGES" "$1/packages" && arm64_wheels "$OLDEST_PACKAGES" "$1/oldest"
+}
+
+arm64_wheels() {
+    wheels "$1" "$2" --python-version 3.11 --platform manylinux_2_28_aarch64 \
+        --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64
 }
 
 # wheels PACKAGES FOLDER OPTIONS...: unpacked, beside no other package.
@@ -107,7 +111,7 @@ chromium() {
 
 tag=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 part emulators "qemu-user-static, by Debian" emulators
-part arm64 "python3.11, $ARM64_PACKAGES" arm64_python
+part arm64 "python3.11, $ARM64_PACKAGES, $OLDEST_PACKAGES" arm64_python
 part oldest "$tag, $OLDEST_PACKAGES" oldest_runtime
 part node "package-lock.json $(cksum < "$here/package-lock.json")" node_packages
 [ ! -d "$root/node" ] || ln -sfn node/node_modules "$root/node_modules"
