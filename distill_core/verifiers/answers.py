@@ -69,7 +69,7 @@ def ask(
     questions: Sequence[Question],
     bundle: Path | None = None,
     max_length: int = 0,
-    seconds: float = SECONDS,
+    seconds: int = SECONDS,
 ) -> Answers:
     """Return what a file answers in a place, row by row, as an app would ask.
 
@@ -106,7 +106,7 @@ def ask(
         return _read(Path(folder))
 
 
-def _run(place: Place, folder: str, limit_s: float) -> str | None:
+def _run(place: Place, folder: str, limit_s: int) -> str | None:
     """Run the command of a place; return what went wrong."""
     process = subprocess.Popen(
         [*place.before, folder, *place.after],
@@ -120,7 +120,7 @@ def _run(place: Place, folder: str, limit_s: float) -> str | None:
     try:
         _, said = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
-        return f"no end after {limit_s:.0f} s"
+        return f"no end after {limit_s} s"
     finally:
         _end(process)
     if process.returncode == 0:
