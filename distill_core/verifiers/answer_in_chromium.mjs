@@ -1,5 +1,6 @@
 // Answer rows in headless Chromium: node answer_in_chromium.mjs FOLDER PACKAGES CHROMIUM LIBRARY.
 // LIBRARY is onnxruntime-web or transformers.js. A server on loopback is all that the page reaches.
+import "./say_errors.mjs";
 import { createRequire } from "node:module";
 import { createReadStream, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";

@@ -1,5 +1,6 @@
 // Answer rows with an ONNX file in node, by WebAssembly: node answer_rows.mjs FOLDER PACKAGES ONNXRUNTIME.
 // ONNXRUNTIME is the package's name under PACKAGES. What is read and written is as in answer_rows.py.
+import "./say_errors.mjs";
 import { createRequire } from "node:module";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

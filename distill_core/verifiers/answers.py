@@ -127,7 +127,8 @@ def _run(place: Place, folder: str, limit_s: int) -> str | None:
         return None
     if process.returncode < 0:
         return f"its process was ended by {signal.Signals(-process.returncode).name}"
-    return _reason(said.splitlines()) or f"exit code {process.returncode}"
+    lines = said.strip().splitlines()
+    return lines[-1].strip() if lines else f"exit code {process.returncode}"
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
@@ -137,13 +138,6 @@ def _end(process: "subprocess.Popen[str]") -> None:
     except ProcessLookupError:
         return
     process.communicate()
-
-
-def _reason(lines: Sequence[str]) -> str:
-    """Return the line that says what went wrong: a traceback's last one, or a JavaScript error's first."""
-    said = [line.strip() for line in lines if line.strip()]
-    errors = [line for line in said if "Error:" in line or "ERROR_MESSAGE" in line]
-    return next(iter(errors or said[-1:]), "")
 
 
 def _read(folder: Path) -> Answers:
