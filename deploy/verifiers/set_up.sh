@@ -1,8 +1,8 @@
 #!/bin/sh
 # Brings what answers rows where a file will run into .verifiers/: make verifiers [PYTHON=python3.12].
 #
-# Each part is made aside and then renamed, with the recipe that made it in `made-from`: what is there is whole,
-# and what is of another recipe is made anew. Root is needed for Chromium alone. A part that cannot be had is
+# Each part is made aside and then renamed, with the recipe that made it in `made-from`: what is there is
+# whole, and what is of another recipe is made anew. Root is needed for Chromium alone. A part that cannot be had is
 # named at the end, with exit code 1; the others are there all the same.
 set -u
 python=${1:-python3}
@@ -103,7 +103,10 @@ chromium() {
     for name in chromium chromium-browser google-chrome; do
         command -v "$name" > /dev/null && return
     done
-    [ "$(id -u)" = 0 ] || { echo "chromium: apt-get install needs root; or install a Chromium yourself"; return 1; }
+    if [ "$(id -u)" != 0 ]; then
+        echo "apt-get install needs root; or install a Chromium yourself"
+        return 1
+    fi
     # shellcheck disable=SC2086 # words
     apt-get $QUICKLY -qq update && DEBIAN_FRONTEND=noninteractive \
         apt-get $QUICKLY -qq --yes --no-install-recommends install chromium
@@ -117,7 +120,7 @@ part node "package-lock.json $(cksum < "$here/package-lock.json")" node_packages
 [ ! -d "$root/node" ] || ln -sfn node/node_modules "$root/node_modules"
 if ! chromium > "$root/chromium.log" 2>&1; then
     missing="$missing
-  $(tail -n 1 "$root/chromium.log")"
+  chromium: $(tail -n 1 "$root/chromium.log")"
 else
     rm "$root/chromium.log"
 fi

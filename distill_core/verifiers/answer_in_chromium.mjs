@@ -9,7 +9,8 @@ import { join, extname } from "node:path";
 const [folder, packages, executablePath, library] = process.argv.slice(2);
 const job = JSON.parse(readFileSync(join(folder, "job.json"), "utf8"));
 const here = new URL(".", import.meta.url).pathname;
-const own = join(packages, "@huggingface", "transformers", "node_modules", "onnxruntime-web"); // of its version
+// transformers.js brings an onnxruntime-web of its own version.
+const own = join(packages, "@huggingface/transformers/node_modules/onnxruntime-web");
 const places = { packages, own, bundle: job.bundle ?? folder, job: folder, verifiers: here };
 const types = { ".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm" };
 const imports = {

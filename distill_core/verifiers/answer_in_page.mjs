@@ -17,7 +17,8 @@ async function byOnnxruntime(job) {
   const ort = await import("onnxruntime-web");
   ort.env.wasm.numThreads = 1;
   ort.env.wasm.wasmPaths = "/packages/onnxruntime-web/dist/";
-  const session = await ort.InferenceSession.create("/model", { executionProviders: ["wasm"], logSeverityLevel: 3 });
+  const options = { executionProviders: ["wasm"], logSeverityLevel: 3 };
+  const session = await ort.InferenceSession.create("/model", options);
   const made = await answerRows(job, (inputs) => session.run(inputs), ort.Tensor, session.inputNames);
   return { ...made, package: "onnxruntime-web" };
 }
@@ -25,7 +26,8 @@ async function byOnnxruntime(job) {
 /** Load the bundle as an app does, offline; its tokenizer is asked for each row's token ids too. */
 async function byTransformers(job) {
   const { env, AutoModel, AutoTokenizer, Tensor } = await import("transformers.js");
-  Object.assign(env, { allowRemoteModels: false, allowLocalModels: true, localModelPath: "/", useBrowserCache: false });
+  Object.assign(env, { allowRemoteModels: false, allowLocalModels: true, localModelPath: "/" });
+  env.useBrowserCache = false;
   Object.assign(env.backends.onnx.wasm, { wasmPaths: "/own/dist/", numThreads: 1 });
   const tokenizer = await AutoTokenizer.from_pretrained("bundle");
   const model = await AutoModel.from_pretrained("bundle", {

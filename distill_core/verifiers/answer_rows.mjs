@@ -14,7 +14,8 @@ const session = await ort.InferenceSession.create(readFileSync(job.model), {
   executionProviders: ["wasm"],
   logSeverityLevel: 3, // its optimizer's warnings are not the user's to act on
 });
-const { rows, numbers } = await answerRows(job, (inputs) => session.run(inputs), ort.Tensor, session.inputNames);
+const run = (inputs) => session.run(inputs);
+const { rows, numbers } = await answerRows(job, run, ort.Tensor, session.inputNames);
 writeFileSync(join(folder, "answers.f32"), Buffer.concat(numbers));
 const { version } = JSON.parse(readFileSync(join(packages, name, "package.json"), "utf8"));
 writeFileSync(join(folder, "answers.json"), JSON.stringify({ runtime: `onnxruntime-web ${version}`, rows }));
