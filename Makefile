@@ -5,7 +5,7 @@ BIN := .venv/bin
 AT_ONCE := -n 2 --dist loadfile
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test test-all check fix bench faults up lock clean
+.PHONY: install demo verifiers test test-all check fix bench faults up lock clean
 
 install: $(INSTALLED)
 
@@ -20,11 +20,17 @@ $(INSTALLED): requirements.lock pyproject.toml
 demo: install  ## the whole job on an embedded teacher, offline, in minutes
 	$(BIN)/distill-deploy demo
 
+verifiers: install  ## what answers a bundle's rows as its targets do: QEMU, arm64, node, Chromium
+	sh deploy/verifiers/set_up.sh $(BIN)/python
+
 test: install check  ## what CI runs
+	@# Where some of them cannot be had this says which, and their tests skip.
+	-@sh deploy/verifiers/set_up.sh $(BIN)/python
 	$(BIN)/pytest -m "not slow and not alone" $(AT_ONCE)
 	$(BIN)/pytest -m "alone and not slow"
 
 test-all: install check  ## with real models and long runs
+	-@sh deploy/verifiers/set_up.sh $(BIN)/python
 	$(BIN)/pytest
 
 faults: install  ## kills, full disks, servers that are down
@@ -57,4 +63,4 @@ lock:  ## resolve pyproject.toml anew in an empty environment, and pin what came
 	rm -rf build/lock
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .verifiers build *.egg-info

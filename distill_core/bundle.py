@@ -15,7 +15,7 @@ from distill_core.heads import HEADS, Head
 from distill_core.pooling import copy_pooling
 from distill_core.quantization import QUANTIZED_FILE
 from distill_core.runtime import MODEL_INPUTS, answer_row, open_session
-from distill_core.targets import OPSET, Target
+from distill_core.targets import OPSET, Target, find_target
 from distill_core.teacher import load_tokenizer
 from distill_core.verification import (
     MANIFEST,
@@ -216,5 +216,7 @@ def model_card(manifest: Manifest) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template("README.md.j2").render(
-        manifest=manifest, head=HEADS[manifest.task]
+        manifest=manifest,
+        head=HEADS[manifest.task],
+        oldest_runtime=find_target(manifest.target).oldest_runtime,
     )

@@ -53,7 +53,7 @@ def describe_artifact(
     timing: Mapping[str, Any],
     teacher_timing: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return an artifact's entry in report.json, but for `file` and `verified_on`."""
+    """Return an artifact's entry in report.json, but for `file` and where it was verified."""
     latency, teacher_latency = _latency(timing), _latency(teacher_timing)
     return {
         "target": target,
@@ -99,7 +99,8 @@ def build_report(
         pipeline: the pipeline file.
         facts: of the stages teacher, data, student, evaluation, baselines, benchmark and mlflow, and
             vocabulary, if it was trimmed.
-        artifacts: entries of `describe_artifact`, with `file` and `verified_on`.
+        artifacts: entries of `describe_artifact`, with `file`, `candidates`, `verified_on`,
+            `verifications` and `verifiers_missing`.
         timings_s: seconds that each stage took when it was made.
         versions: of Python and the libraries.
     """

@@ -65,6 +65,11 @@ def render_html(report: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -
         for artifact in report["artifacts"]
         for entry in artifact.get("candidates", ())
     ]
+    places = [
+        {"target": artifact["target"], **entry}
+        for artifact in report["artifacts"]
+        for entry in artifact.get("verifications") or ()
+    ]
     template = _environment().get_template(TEMPLATE)
     return template.render(
         report=report,
@@ -76,6 +81,7 @@ def render_html(report: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -
         failures=[(text, advice(text)) for text in report["gate"]["failures"]],
         candidates=candidates,
         candidates_chart=candidates_chart(candidates) if candidates else None,
+        places=places,
         slower=SLOWER,
         charts=_charts(report, steps),
         total_loss=total_loss(report.get("losses") or {}),

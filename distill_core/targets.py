@@ -13,6 +13,12 @@ February 2023, reads it (onnxruntime, "Compatibility", table of ONNX opsets)."""
 _FULL_RANGE = (INT8, INT4)
 _SEVEN_BITS = (INT8_REDUCED, INT4_REDUCED)
 
+_OLDEST = "1.17.3"
+"""What is asked on x86, arm64 and wasm: `oldest-*` among the verifiers."""
+_ARM64 = ("arm64-dotprod", "oldest-arm64")
+_EVERY_ARM64 = ("arm64-dotprod", "arm64-no-dotprod", "oldest-arm64")
+_WASM = ("node-wasm", "oldest-node-wasm", "chromium-wasm", "chromium-transformers.js")
+
 
 @dataclass(frozen=True)
 class Target:
@@ -23,18 +29,65 @@ class Target:
     runtime: str
     schemes: tuple[Scheme, ...]
     """What is measured; the best of them within the gate is shipped."""
+    verifiers: tuple[str, ...]
+    """Rows of `distill_core.verifiers` whose answers are those of this place: what is shipped is asked
+    on each of them that the machine has."""
+    oldest_runtime: str
+    """Version of the runtime that is promised to load the file, and older than which none is tried."""
 
 
 TARGETS = {
     target.name: target
     for target in (
-        Target("android-arm64", "armv8.2-a dot product", "onnxruntime-android", _FULL_RANGE),
-        Target("android-arm64-legacy", "armv8-a", "onnxruntime-android", _FULL_RANGE),
-        Target("ios-arm64", "armv8.4-a dot product", "onnxruntime-objc", _FULL_RANGE),
-        Target("web-wasm", "wasm simd128", "onnxruntime-web", _SEVEN_BITS),
-        Target("linux-arm64", "armv8.2-a dot product", "onnxruntime", _FULL_RANGE),
-        Target("linux-x86-64", "AVX2 or newer, VNNI or not", "onnxruntime", _SEVEN_BITS),
-        Target("linux-x86-64-vnni", "AVX512-VNNI or AVX-VNNI", "onnxruntime", _FULL_RANGE),
+        Target(
+            "android-arm64",
+            "armv8.2-a dot product",
+            "onnxruntime-android",
+            _FULL_RANGE,
+            _ARM64,
+            _OLDEST,
+        ),
+        Target(
+            "android-arm64-legacy",
+            "armv8-a",
+            "onnxruntime-android",
+            _FULL_RANGE,
+            _EVERY_ARM64,
+            _OLDEST,
+        ),
+        Target(
+            "ios-arm64",
+            "armv8.4-a dot product",
+            "onnxruntime-objc",
+            _FULL_RANGE,
+            _ARM64,
+            _OLDEST,
+        ),
+        Target("web-wasm", "wasm simd128", "onnxruntime-web", _SEVEN_BITS, _WASM, _OLDEST),
+        Target(
+            "linux-arm64",
+            "armv8.2-a dot product",
+            "onnxruntime",
+            _FULL_RANGE,
+            _EVERY_ARM64,
+            _OLDEST,
+        ),
+        Target(
+            "linux-x86-64",
+            "AVX2 or newer, VNNI or not",
+            "onnxruntime",
+            _SEVEN_BITS,
+            ("x86-64-vnni", "x86-64-no-vnni", "oldest-onnxruntime"),
+            _OLDEST,
+        ),
+        Target(
+            "linux-x86-64-vnni",
+            "AVX512-VNNI or AVX-VNNI",
+            "onnxruntime",
+            _FULL_RANGE,
+            ("x86-64-vnni", "oldest-onnxruntime"),
+            _OLDEST,
+        ),
     )
 }
 

@@ -1,6 +1,7 @@
-"""Commands that run one part alone: check, benchmark and report."""
+"""Commands that run one part alone: check, verify, benchmark and report."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +26,40 @@ def check_pipeline(pipeline: Pipeline) -> dict[str, Any]:
         teacher = sources.fetch_and_describe(pipeline.teacher, Path(scratch), pipeline.task)
     splits = read_dataset(pipeline.data, teacher.head, pipeline.training.seed)
     return make_plan(pipeline, teacher, splits)
+
+
+def verify_bundle(bundle: Path, everywhere: bool) -> dict[str, Any]:
+    """Check a bundle on this machine, and if asked for where its target will run it.
+
+    Args:
+        bundle: the folder.
+        everywhere: whether to ask the target's verifiers for the golden examples too, as far as this machine
+            has them.
+
+    Raises:
+        BundleError: the folder is no bundle.
+    """
+    from distill_core.verification import as_facts, verify
+
+    found = verify(bundle)
+    facts = dict(as_facts(found))
+    if everywhere and found.passed:
+        facts |= _ask_everywhere(bundle, found.manifest.target, facts)
+    return facts
+
+
+def _ask_everywhere(bundle: Path, target: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    from distill_core.targets import find_target
+    from distill_core.verifiers import find_verifiers, golden_problems
+
+    places, missing = find_verifiers(find_target(target).verifiers)
+    verified_on, problems = golden_problems(bundle, places)
+    return {
+        "passed": not problems,
+        "problems": problems,
+        "verified_on": [*facts["verified_on"], *verified_on],
+        "verifiers_missing": missing,
+    }
 
 
 def benchmark_bundle(bundle: Path) -> dict[str, Any]:

@@ -37,6 +37,13 @@ Settings = Annotated[
     typer.Option("--set", help="Replace a value of the file.", metavar="KEY.PATH=VALUE"),
 ]
 Bundle = Annotated[Path, typer.Argument(help="OUTPUT/bundles/TARGET.", metavar="BUNDLE")]
+Everywhere = Annotated[
+    bool,
+    typer.Option(
+        "--everywhere",
+        help="Also ask the emulators and runtimes of `make verifiers`; takes minutes.",
+    ),
+]
 RunFolder = Annotated[Path, typer.Argument(help="What an earlier run left.", metavar="OUTPUT")]
 Output = Annotated[Path | None, typer.Option(help="Where results go; runs/NAME by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -139,14 +146,13 @@ def watch(
 
 
 @app.command()
-def verify(bundle: Bundle, as_json: Json = False) -> None:
+def verify(bundle: Bundle, everywhere: Everywhere = False, as_json: Json = False) -> None:
     """Re-check a bundle: hashes, tokenizer, and the golden examples."""
     from distill_core.errors import VerificationError
-    from distill_core.verification import as_facts
-    from distill_core.verification import verify as verify_bundle
+    from flows.checking import verify_bundle
     from flows.terminal import print_json, print_verification
 
-    facts = as_facts(verify_bundle(bundle))
+    facts = verify_bundle(bundle, everywhere)
     (print_json if as_json else print_verification)(facts)
     if not facts["passed"]:
         raise VerificationError(

@@ -1,4 +1,5 @@
-"""The flow: fetch → initialise → distil → evaluate → export → quantize → benchmark → choose → publish."""
+"""The flow: fetch → initialise → distil → evaluate → export → quantize → benchmark → choose →
+bundle → verify → publish."""
 
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tasks.mend import keep_precision, lacking, made
 from tasks.publish import bundle, publish, write_report
 from tasks.tracking import LiveLosses, failing, log_results, open_run
 from tasks.trim import trim_vocabulary
+from tasks.verify import verify
 
 
 # One worker: no two schemes or targets compete for the cores.
@@ -108,11 +110,17 @@ def _run(job: Job) -> dict[str, Any]:
             stages["untaught"] = untaught
         if shipped:
             stages["vocabulary"] = shipped
-        bundles = bundle.map(
-            unmapped(job), targets, chosen(artifacts, choices), unmapped(stages)
+        shipped_files = chosen(artifacts, choices)
+        bundles = bundle.map(unmapped(job), targets, shipped_files, unmapped(stages)).result()
+        verifications = verify.map(
+            unmapped(job),
+            list({file.key: file for file in shipped_files}.values()),
+            unmapped(bundles),
+            unmapped(stages),
         ).result()
-        report = write_report(job, stages, artifacts, choices, bundles)
+        report = write_report(job, stages, artifacts, choices, bundles, verifications)
         logged = log_results(job, run, data, student, report, bundles)
         published = publish(job, report, stages, bundles)
-    prune(job.output, [*stages.values(), start, *artifacts, *choices, *bundles, report, logged])
+    made = [*stages.values(), start, *artifacts, *choices, *bundles, *verifications, report, logged]
+    prune(job.output, made)
     return published

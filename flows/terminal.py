@@ -101,7 +101,18 @@ def print_report(report: Mapping[str, Any]) -> None:
         ["target", metric, "retention", "MB", "smaller", "p50 ms", "p95 ms", "faster", "load ms"],
         [_artifact_row(artifact, teacher["bytes"], metric) for artifact in report["artifacts"]],
     )
+    for artifact in report["artifacts"]:
+        _print_places(artifact)
     print_lines(f"  MLflow run {report['mlflow_run_id']} at {report['tracking_uri']}")
+
+
+def _print_places(artifact: Mapping[str, Any]) -> None:
+    """Print where a target's file was asked, and what it answers otherwise there."""
+    print_lines(
+        f"  {artifact['target']} verified on",
+        *(f"    {place}" for place in artifact["verified_on"]),
+        *(f"  {line}" for line in missing_lines(artifact.get("verifiers_missing", ()))),
+    )
 
 
 def _baseline_line(baseline: Mapping[str, Any], metric: str) -> str:
@@ -134,8 +145,15 @@ def print_verification(facts: Mapping[str, Any]) -> None:
             f"{facts['target']}: every file is what was published, and {facts['golden_examples']} golden "
             f"examples are answered alike (largest difference of a logit "
             f"{facts['largest_difference']:.2g}, tolerance {facts['logit_tolerance']:.2g})",
-            f"  on {', '.join(facts['verified_on'])}",
+            *(f"  on {place}" for place in facts["verified_on"]),
+            *missing_lines(facts.get("verifiers_missing", ())),
         )
+
+
+def missing_lines(verifiers: Sequence[str]) -> list[str]:
+    """Say which places of a target a machine lacks, if it does."""
+    names = ", ".join(verifiers)
+    return [f"  not on {names}: `make verifiers` brings what this machine lacks"] if names else []
 
 
 def print_benchmark(figures: Mapping[str, Any]) -> None:

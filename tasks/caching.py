@@ -117,6 +117,10 @@ STAGES = {
     "bundle": Code(
         ("bundle", "verification", "runtime", "targets", "heads"), ("tokenizers", "onnxruntime")
     ),
+    "verification": Code(
+        ("verifiers", "verification", "runtime", "heads"),
+        ("onnxruntime", "tokenizers", "transformers"),
+    ),
     "mlflow": Code(()),
     "report": Code(("report", "charts", "comparison", "outcome")),
     "logged": Code(("tasks.tracking",)),
@@ -212,10 +216,12 @@ def as_state(stage: Stage) -> State[Stage]:
 
 
 def _sources(module: str) -> list[Path]:
-    """Return the source of a module, or of all that are in a package."""
+    """Return the source of a module, or of all that are in a package, pages and scripts included."""
     name = module if "." in module else f"distill_core.{module}"
     spec = find_spec(name)  # finds without importing torch
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(name)
     origin = Path(spec.origin)
-    return sorted(origin.parent.glob("*.py")) if origin.name == "__init__.py" else [origin]
+    if origin.name != "__init__.py":
+        return [origin]
+    return sorted(path for path in origin.parent.iterdir() if path.suffix in (".py", ".mjs"))

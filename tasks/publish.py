@@ -10,14 +10,14 @@ from prefect.states import State
 
 from distill_core.errors import VerificationError
 from distill_core.files import copy_tree, new_file, new_folder, read_json, write_json
-from distill_core.heads import Head
 from distill_core.targets import find_target
 from tasks.artifacts import publish_facts
 from tasks.benchmark import TEACHER
 from tasks.caching import Stage, as_state, run_stage
 from tasks.choose import chosen
 from tasks.job import Job
-from tasks.stages import BUNDLE, MODEL, ONNX, REPORT, REPORT_PAGE, ROWS, STEPS, head_of, read_steps
+from tasks.stages import BUNDLE, MODEL, ONNX, REPORT, REPORT_PAGE, STEPS, head_of, read_steps
+from tasks.verify import some_texts, verification_of
 
 GOLDEN_ROWS = 12
 
@@ -58,7 +58,9 @@ def bundle(job: Job, target: str, artifact: Stage, stages: Stages) -> State[Stag
             agreement=artifact.facts["agreement"],
         )
         (folder / BUNDLE).mkdir()
-        bundle.assemble(made, origin, _golden_texts(origin.head, stages["data"]), folder / BUNDLE)
+        bundle.assemble(
+            made, origin, some_texts(origin.head, stages["data"], GOLDEN_ROWS), folder / BUNDLE
+        )
         found = verification.verify(folder / BUNDLE)
         if not found.passed:
             problems = "\n  ".join(found.problems)
@@ -75,15 +77,6 @@ def _shipped(stages: Stages) -> Stage:
     return stages.get("vocabulary", stages["student"])
 
 
-def _golden_texts(head: Head, data: Stage) -> list[tuple[str, ...]]:
-    from distill_core.batches import open_tokenized
-    from distill_core.benchmark import pick_rows
-
-    rows = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
-    picked = rows.select(pick_rows(rows["length"][:], GOLDEN_ROWS))
-    return [head.texts(row) for row in picked]
-
-
 @task(name="report", task_run_name="report", cache_policy=NO_CACHE)
 def write_report(
     job: Job,
@@ -91,9 +84,10 @@ def write_report(
     artifacts: Sequence[Stage],
     choices: Sequence[Stage],
     bundles: Sequence[Stage],
+    verifications: Sequence[Stage],
 ) -> State[Stage]:
     """Put all figures together, judge them by the gate, and draw the page."""
-    parts = [*stages.values(), *artifacts, *choices, *bundles]
+    parts = [*stages.values(), *artifacts, *choices, *bundles, *verifications]
     inputs = {
         "stages": [stage.key for stage in parts],
         "pipeline": job.pipeline.model_dump(mode="json"),
@@ -107,7 +101,9 @@ def write_report(
         report = build_report(
             job.pipeline,
             {name: stage.facts for name, stage in stages.items()},
-            _artifact_entries(stages["benchmark"], chosen(artifacts, choices), choices, bundles),
+            _artifact_entries(
+                stages["benchmark"], chosen(artifacts, choices), choices, bundles, verifications
+            ),
             _timings(parts),
             versions(),
         )
@@ -125,18 +121,20 @@ def _artifact_entries(
     artifacts: Sequence[Stage],
     choices: Sequence[Stage],
     bundles: Sequence[Stage],
+    verifications: Sequence[Stage],
 ) -> list[dict[str, Any]]:
     from distill_core.outcome import describe_artifact
     from distill_core.quantization import QUANTIZED_FILE
 
     timings = benchmark.facts["timings"]
+    verified = {stage.inputs["artifact"]: stage for stage in verifications}
     return [
         {
             **describe_artifact(
                 made.facts["target"], artifact.facts, timings[artifact.key], timings[TEACHER]
             ),
             "file": f"bundles/{made.facts['target']}/onnx/{QUANTIZED_FILE}",
-            "verified_on": made.facts["verified_on"],
+            **verification_of(made.facts["target"], verified[artifact.key]),
             "candidates": choice.facts["candidates"],
         }
         for artifact, choice, made in zip(artifacts, choices, bundles, strict=True)

@@ -1,6 +1,6 @@
 """Pack the weights of an 8-bit file into codes of a codebook: 4 bits on disk, 8 bits at run time.
 
-The codes become numbers by Cast, Gather and Reshape alone, which every runtime has. Those of a matrix
+The codes become numbers by Cast, MatMul, Gather and Reshape alone, which every runtime has. Those of a matrix
 have constant inputs, so onnxruntime computes them once, when it loads the file, and then multiplies as
 in the 8-bit file; of the embeddings only the rows of a text are unpacked, at each call.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from jaxtyping import Float, Int8, UInt
+from jaxtyping import Float, Int8, UInt, UInt8
 from onnx import helper, numpy_helper
 
 from distill_core.quantization.calibration import input_moments
@@ -26,6 +26,9 @@ from distill_core.quantization.rounding import round_matrix
 
 CODEBOOK = "codebook"
 """Name of the initializer that all codes point into."""
+
+_PLACES = "byte_places"
+"""Name of the initializer with what the two bytes of a code count for."""
 
 _LEAST_WEIGHTS = 16_384
 """Of a matrix: a smaller one would save less than 8 kB."""
@@ -79,6 +82,9 @@ def pack(model: onnx.ModelProto, rows: Sequence[Mapping[str, Any]], largest: int
     scales = {matrix.name: channel_scales(matrix.weights, largest) for matrix in matrices}
     codebook = learn_codebook(_numbers(matrices, scales, tables, largest), shape, largest)
     model.graph.initializer.append(numpy_helper.from_array(codebook.vectors, CODEBOOK))
+    if len(codebook.vectors) > 256:
+        places = np.asarray([1, 256], dtype=np.int32)
+        model.graph.initializer.append(numpy_helper.from_array(places, _PLACES))
     for matrix in matrices:
         scale = scales[matrix.name]
         codes = round_matrix(matrix.weights, scale, codebook, moments[matrix.activation])
@@ -163,11 +169,11 @@ def _unpack_matrix(
     """Put codes in the place of a matrix, and what turns them into its name."""
     named = f"{matrix.name}_{{}}".format
     _replace(graph, matrix.scale_name, numpy_helper.from_array(scale, matrix.scale_name))
-    _replace(graph, matrix.name, numpy_helper.from_array(codes, named("codes")))
+    _replace(graph, matrix.name, numpy_helper.from_array(_as_bytes(codes), named("codes")))
     shape = np.asarray(matrix.numbers.shape, dtype=np.int64)
     graph.initializer.append(numpy_helper.from_array(shape, named("shape")))
     nodes = [
-        *_look_up(named("codes"), named("vectors")),
+        *_look_up(named("codes"), named("vectors"), codes.dtype),
         helper.make_node("Reshape", [named("vectors"), named("shape")], [matrix.name]),
     ]
     for node in reversed(nodes):
@@ -179,13 +185,13 @@ def _unpack_table(graph: onnx.GraphProto, table: _Table, codebook: Codebook, lar
     data, ids = table.lookup.input
     scales = _row_scales(table, largest)
     codes = codebook.encode(table.weights / scales.astype(np.float32))
-    _replace(graph, data, numpy_helper.from_array(codes, f"{data}_codes"))
+    _replace(graph, data, numpy_helper.from_array(_as_bytes(codes), f"{data}_codes"))
     graph.initializer.append(numpy_helper.from_array(scales, f"{data}_scales"))
     named = f"{table.lookup.output[0]}_{{}}".format
     node = helper.make_node
     nodes = [
         node("Gather", [f"{data}_codes", ids], [named("codes")]),
-        *_look_up(named("codes"), named("vectors")),
+        *_look_up(named("codes"), named("vectors"), codes.dtype),
         node("Cast", [named("vectors")], [named("numbers")], to=onnx.TensorProto.FLOAT),
         *_join_vectors(graph, ids, table.weights.shape[1], named),
         node("Gather", [f"{data}_scales", ids], [named("scales")]),
@@ -216,12 +222,26 @@ def _join_vectors(
     ]
 
 
-def _look_up(codes: str, vectors: str) -> list[onnx.NodeProto]:
+def _as_bytes(codes: UInt[np.ndarray, "rows vectors"]) -> UInt8[np.ndarray, "rows vectors *bytes"]:
+    """Return codes of 16 bits as two bytes each, the low one first, and shorter ones as they are.
+
+    onnxruntime-web's WebGPU build, which transformers.js loads, has no kernel that reads 16 bits.
+    """
+    return codes if codes.dtype == np.uint8 else codes.astype("<u2")[..., None].view(np.uint8)
+
+
+def _look_up(codes: str, vectors: str, dtype: np.dtype[Any]) -> list[onnx.NodeProto]:
     """Return what reads vectors of the codebook; Gather takes no shorter whole numbers than 32 bits."""
-    index = f"{codes}_index"
+    index, node = f"{codes}_index", helper.make_node
+    if dtype == np.uint8:
+        return [
+            node("Cast", [codes], [index], to=onnx.TensorProto.INT32),
+            node("Gather", [CODEBOOK, index], [vectors]),
+        ]
     return [
-        helper.make_node("Cast", [codes], [index], to=onnx.TensorProto.INT32),
-        helper.make_node("Gather", [CODEBOOK, index], [vectors]),
+        node("Cast", [codes], [f"{codes}_bytes"], to=onnx.TensorProto.INT32),
+        node("MatMul", [f"{codes}_bytes", _PLACES], [index]),
+        node("Gather", [CODEBOOK, index], [vectors]),
     ]
 
 

@@ -94,6 +94,7 @@ def second_run() -> Mapping[str, Any]:
 
 def _of_main_job() -> list[Cell]:
     """Return the cells on SST-2 and its teachers, by the command line."""
+    from tests.bench.agreement import TARGETS, measure_agreement
     from tests.bench.paper_size import NAME, measure_paper_size
     from tests.bench.schemes import WAYS, measure_scheme
 
@@ -117,6 +118,10 @@ def _of_main_job() -> list[Cell]:
         *(
             cell("schemes", setting=name, measure=partial(measure_scheme, name, main_job))
             for name in WAYS
+        ),
+        *(
+            cell("agreement", setting=name, measure=partial(measure_agreement, name, main_job))
+            for name in TARGETS
         ),
         Cell("demo", "embedded", "docstrings", "default", 0, demo),
     ]

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tests.bench.agreement import PLACES
 from tests.bench.harness import HERE, ROOT, read_records
 
 Record = dict[str, Any]
@@ -76,6 +77,21 @@ def _note(name: str) -> Callable[[Record], str]:
         return f"{statistics.mean(n[name] for n in record['figures']['ways']['ours']['notes']):.0%}"
 
     return read
+
+
+def _flips_there(place: str) -> Callable[[Record], str]:
+    def read(record: Record) -> str:
+        figures = record["figures"]
+        return f"{figures['flips'][place]} ({figures['largest_difference'][place]:.2g})"
+
+    return read
+
+
+def _least_agreement(record: Record) -> str:
+    """Show the two places that agree least, and how far."""
+    pairs = record["figures"]["agreement"]
+    pair = min(pairs, key=lambda name: float(pairs[name]))
+    return f"{pairs[pair]:.3f} ({pair.replace(' | ', ', ')})"
 
 
 _SEED: Column = ("seed", lambda record: str(record["seed"]))
@@ -253,6 +269,19 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
             ("p50 ms", _figure("timings.int8.p50_ms", "{:.2f}")),
             ("rounds", _spread),
             ("faster than fp32", _times_fp32),
+        ),
+    ),
+    "agreement": (
+        "The main job's files (seed 0) where they will run, on 200 validation rows at even steps through the "
+        "lengths: rows answered otherwise than by the fp32 student natively, and, in brackets, the largest "
+        "difference of a logit from what the same file answers natively, with VNNI; the two places that "
+        "agree least, and the share of rows in which they do. x86 without VNNI and arm64 are emulated by "
+        "QEMU (Haswell, Cortex-A76 and A53).",
+        (
+            ("target", lambda record: record["setting"]),
+            ("scheme", _figure("scheme", "{}")),
+            *((place, _flips_there(place)) for place in PLACES),
+            ("least agreement", _least_agreement),
         ),
     ),
 }

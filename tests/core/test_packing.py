@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from datasets import Dataset
 from onnx import numpy_helper
@@ -14,7 +15,7 @@ from distill_core.evaluation import file_logits
 from distill_core.export import export_onnx
 from distill_core.files import file_digest
 from distill_core.heads.sequence_classification import SequenceClassification
-from distill_core.quantization import quantize
+from distill_core.quantization import packing, quantize
 from distill_core.runtime import open_session
 from distill_core.schemes import INT4, INT4_REDUCED, INT8, Scheme
 from distill_core.targets import OPSET
@@ -131,6 +132,30 @@ def test_the_file_answers_as_the_8_bit_file_with_the_same_numbers(
         for path in (packed[1], tmp_path / "spelled.onnx")
     )
     assert np.array_equal(ours, theirs)
+
+
+def test_codes_of_16_bits_are_bytes_in_the_file_and_find_their_vectors() -> None:
+    """No runtime need read 16 bits: onnxruntime-web's WebGPU build cannot."""
+    codes = np.arange(65_536, dtype=np.uint16).reshape(256, 256)[:, ::-1]
+    vectors = np.random.default_rng(0).integers(-128, 128, (65_536, 4), dtype=np.int8)
+    arrays = {
+        "codes": packing._as_bytes(codes),
+        packing.CODEBOOK: vectors,
+        packing._PLACES: np.asarray([1, 256], dtype=np.int32),
+    }
+    graph = onnx.helper.make_graph(
+        packing._look_up("codes", "found", codes.dtype),
+        "look up",
+        [],
+        [onnx.helper.make_tensor_value_info("found", onnx.TensorProto.INT8, [256, 256, 4])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    opset = onnx.helper.make_opsetid("", OPSET)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    assert arrays["codes"].dtype == np.uint8
+    assert arrays["codes"].nbytes == codes.nbytes
+    assert np.array_equal(session.run(None, {})[0], vectors[codes])
 
 
 def test_embeddings_of_nothing_but_zeros_stay_so(wide: tuple[Path, Any], tmp_path: Path) -> None:

@@ -171,6 +171,20 @@ def example_candidate(scheme: str, size_bytes: int, verdict: str) -> dict[str, A
     }
 
 
+def example_verification(verifier: str, flips: int) -> dict[str, Any]:
+    return {
+        "verifier": verifier,
+        "instruction_set": "armv8-a",
+        "through": "qemu-aarch64 7.2.22, cortex-a53",
+        "runtime": "onnxruntime 1.27.0",
+        "rows": 64,
+        "flips": flips,
+        "flips_from_native": 0,
+        "largest_difference": 0.02134,
+        "other_token_ids": None,
+    }
+
+
 def example_artifact(target: str, scheme: str, retention: float, p50: float) -> dict[str, Any]:
     return {
         "target": target,
@@ -190,6 +204,8 @@ def example_artifact(target: str, scheme: str, retention: float, p50: float) -> 
         "peak_rss_mb": 311.0,
         "teacher_peak_rss_mb": 1240.0,
         "verified_on": ["linux-x86_64 onnxruntime 1.23.2"],
+        "verifications": [example_verification("arm64-no-dotprod", 3)],
+        "verifiers_missing": ["arm64-dotprod"],
         "candidates": [
             example_candidate(scheme, 67_446_120, "chosen"),
             example_candidate("int8-of-4-bits", 41_446_120, "takes 1.80 times as long as int8"),
@@ -289,6 +305,14 @@ def test_what_was_tried_is_shown_with_why_it_is_not_shipped() -> None:
     assert "What was tried" in page
     assert "takes 1.80 times as long as int8" in page
     assert "int8-per-channel: 67.4 MB, 1.1% (chosen); int8-of-4-bits: 41.4 MB, 1.1%;" in page
+
+
+def test_places_are_shown_with_what_is_answered_otherwise_there_and_which_were_lacking() -> None:
+    page = render_html(example_report(), example_steps(20))
+    row = page.split('<section id="places">')[1].split("<tbody>")[1].split("</tr>")[0]
+    assert "arm64-no-dotprod" in row
+    assert '<td class="strong">3</td>' in row
+    assert "was not verified on arm64-dotprod" in page
 
 
 def test_page_asks_for_nothing_from_elsewhere() -> None:

@@ -22,8 +22,8 @@ from tests.deploy.conftest import MODULES, ROOT, Make
 pytestmark = pytest.mark.integration
 
 COMPILER = MODULES / "kotlin-compiler" / "lib"
-JSON = Path("/usr/share/java/com.android.json.jar")
-"""Android's own org.json, from Debian."""
+JSON = ROOT / ".verifiers" / "android-json" / "com.android.json.jar"
+"""Android's own org.json."""
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from distill_core.verification import Golden, Manifest
 from tests.deploy.conftest import ROOT
 
 SAMPLE = ROOT / "deploy" / "ios"
-PARSERS = ROOT / ".verifiers" / "parsers"
+PARSERS = ROOT / ".verifiers" / "parsers" / "packages"
 """tree-sitter and its grammar of Swift."""
 
 SOURCES = {path.name: path.read_text(encoding="utf-8") for path in SAMPLE.rglob("*.swift")}

@@ -13,6 +13,8 @@ import torch
 from mlflow import MlflowClient
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from distill_core.targets import find_target
+
 pytestmark = pytest.mark.integration
 
 TARGETS = ("android-arm64", "ios-arm64")
@@ -29,6 +31,7 @@ STAGE_TASKS = (
     "benchmark",
     *(f"choose for {target}" for target in TARGETS),
     *(f"bundle for {target}" for target in TARGETS),
+    "verify int8",
     "report",
     "log to MLflow",
 )
@@ -51,6 +54,7 @@ FIELDS = {
 ARTIFACT_FIELDS = {
     *("target", "file", "scheme", "bytes", "sha256", "metrics", "retention", "agreement"),
     *("latency_ms", "teacher_latency_ms", "load_ms", "peak_rss_mb", "verified_on", "candidates"),
+    *("verifications", "verifiers_missing"),
 }
 
 
@@ -62,7 +66,17 @@ def test_report_has_the_fields_of_the_contract(finished_run):
     for artifact in report["artifacts"]:
         assert set(artifact) >= ARTIFACT_FIELDS
         assert set(artifact["latency_ms"]) == set(artifact["teacher_latency_ms"]) == {"p50", "p95"}
-        assert artifact["verified_on"]
+        assert len(artifact["verified_on"]) == len(artifact["verifications"])
+
+
+def test_each_file_is_asked_on_this_machine_and_where_its_target_says(finished_run):
+    for artifact in finished_run.report["artifacts"]:
+        asked = {entry["verifier"]: entry for entry in artifact["verifications"]}
+        wanted = {"native", *find_target(artifact["target"]).verifiers}
+        assert {*asked, *artifact["verifiers_missing"]} == wanted
+        for entry in asked.values():
+            assert entry["rows"] == 30  # of the whole split
+            assert entry["flips_from_native"] == 0
 
 
 def test_figures_of_the_report_agree_with_each_other(finished_run):

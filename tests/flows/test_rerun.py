@@ -67,6 +67,7 @@ def test_changed_target_redoes_only_what_depends_on_it(run_cli, prefect_server, 
         "choose for android-arm64",  # its files were timed anew, beside the others
         "choose for web-wasm",
         "bundle for web-wasm",
+        "verify int8-reduced-range",
         "report",
         "log to MLflow",
         "publish",

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from tasks import caching
 from tasks.caching import STAGES, Code, prune, run_stage
 
 
@@ -64,6 +65,11 @@ def test_code_digest_follows_the_source_and_the_libraries():
         Code(("losses",)),
     ]
     assert len({code.digest() for code in digests}) == 3
+
+
+def test_a_package_is_made_anew_when_one_of_its_scripts_changes():
+    names = {path.name for path in caching._sources("verifiers")}
+    assert names >= {"table.py", "answer_rows.py", "answer_rows.mjs", "answer_in_page.mjs"}
 
 
 def test_every_row_names_modules_and_libraries_that_there_are():

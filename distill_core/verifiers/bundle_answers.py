@@ -1,0 +1,181 @@
+"""Hold what a bundle's file answers in other places against the fp32 student and this machine."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from distill_core.bundle import Texts
+from distill_core.heads import HEADS, Head
+from distill_core.heads.regression import Regression
+from distill_core.heads.sentence_embeddings import SentenceEmbeddings
+from distill_core.teacher import load_tokenizer
+from distill_core.verification import Manifest, read_manifest
+from distill_core.verifiers.answers import Answers, Question, ask
+from distill_core.verifiers.table import NATIVE, VERIFIERS, Verifier
+from distill_core.verifiers.tools import FOLDER, Place
+
+ROWS = 64
+"""Emulated, so many of a small student take some 20 s. A file that saturates, or that a runtime reads
+otherwise, shows in fewer; what flips in one row of a hundred needs `make bench`'s agreement table."""
+
+_NUMBERS = (Regression, SentenceEmbeddings)
+"""Heads whose answer is a number or a vector: it counts as another one beyond the head's tolerance."""
+
+
+def find_verifiers(
+    names: Iterable[str], folder: Path = FOLDER
+) -> tuple[dict[str, Place], list[str]]:
+    """Return where the machine has the verifiers of these names, and the names of those it lacks.
+
+    Args:
+        names: rows of `VERIFIERS`.
+        folder: what `make verifiers` fills.
+    """
+    found = {name: VERIFIERS[name].find(folder) for name in dict.fromkeys(names)}
+    places = {name: place for name, place in found.items() if place is not None}
+    return places, [name for name in found if name not in places]
+
+
+def verify_answers(
+    bundle: Path, places: Mapping[str, Place], texts: Sequence[Texts]
+) -> list[dict[str, Any]]:
+    """Ask for a bundle's answers in each place; count those that differ from fp32 and from this machine.
+
+    Args:
+        bundle: the folder.
+        places: by verifier, as `find_verifiers` gives them.
+        texts: of the rows that are asked.
+
+    Returns:
+        For each place, this machine first: verifier, instruction_set, runtime, through, rows; flips (rows
+        that it answers otherwise than the fp32 file does natively), flips_from_native and largest_difference
+        from what the same file answers natively, in numbers of `Head.golden`; other_token_ids.
+
+    Raises:
+        VerificationError: a place cannot answer; it is named.
+    """
+    manifest = read_manifest(bundle)
+    head = HEADS[manifest.task](manifest.labels, manifest.pooling)
+    questions = _questions(bundle, manifest, head, texts)
+    native = VERIFIERS[NATIVE]
+    here, _ = find_verifiers([NATIVE])
+    fp32 = ask(native, here[NATIVE], bundle / "onnx" / "model.onnx", questions)
+    reference = ask(native, here[NATIVE], bundle / manifest.model, questions)
+    asked = {NATIVE: reference} | {
+        name: _ask(bundle, manifest, VERIFIERS[name], place, questions)
+        for name, place in places.items()
+        if name != NATIVE
+    }
+    return [
+        {
+            "verifier": name,
+            "instruction_set": VERIFIERS[name].instruction_set,
+            "through": {**here, **places}[name].through,
+            **_compare(head, questions, answers, fp32, reference),
+        }
+        for name, answers in asked.items()
+    ]
+
+
+def _questions(
+    bundle: Path, manifest: Manifest, head: Head, texts: Sequence[Texts]
+) -> list[Question]:
+    tokenizer = load_tokenizer(bundle)
+    return [Question(head.read_texts(t, tokenizer, manifest.max_length), t) for t in texts]
+
+
+def _ask(
+    bundle: Path,
+    manifest: Manifest,
+    verifier: Verifier,
+    place: Place,
+    questions: Sequence[Question],
+) -> Answers:
+    folder = bundle if verifier.loads_bundle else None
+    return ask(verifier, place, bundle / manifest.model, questions, folder, manifest.max_length)
+
+
+def _compare(
+    head: Head, questions: Sequence[Question], answers: Answers, fp32: Answers, reference: Answers
+) -> dict[str, Any]:
+    rows = [question.row for question in questions]
+    ours, exact, native = (
+        [_logits(head, row, outputs) for row, outputs in zip(rows, given.outputs, strict=False)]
+        for given in (answers, fp32, reference)
+    )
+    differences = [
+        float(np.abs(head.golden(a) - head.golden(b)).max())
+        for a, b in zip(ours, native, strict=False)
+    ]
+    return {
+        "runtime": answers.runtime,
+        "rows": min(len(ours), len(exact)),
+        "flips": _flips(head, rows, ours, exact),
+        "flips_from_native": _flips(head, rows, ours, native),
+        "largest_difference": max(differences),
+        "other_token_ids": answers.other_token_ids,
+    }
+
+
+def _logits(
+    head: Head, row: Mapping[str, Any], outputs: Mapping[str, Any]
+) -> Float[np.ndarray, "..."]:
+    return np.asarray(head.read_output(outputs, np.asarray([row["attention_mask"]]))[0])
+
+
+def _flips(
+    head: Head,
+    rows: Sequence[Mapping[str, Any]],
+    some: Sequence[Float[np.ndarray, "..."]],
+    others: Sequence[Float[np.ndarray, "..."]],
+) -> int:
+    # Of different lengths where the time was over.
+    return sum(not _alike(head, *pair) for pair in zip(rows, some, others, strict=False))
+
+
+def _alike(
+    head: Head,
+    row: Mapping[str, Any],
+    one: Float[np.ndarray, "..."],
+    other: Float[np.ndarray, "..."],
+) -> bool:
+    if isinstance(head, _NUMBERS):
+        return bool(np.abs(head.golden(one) - head.golden(other)).max() <= head.tolerance)
+    return head.answer(one, row) == head.answer(other, row)
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+    """Return what one place said as a line of `verified_on`."""
+    flips = facts["flips"]
+    said = f"{facts['rows']} rows, {flips} flip{'' if flips == 1 else 's'}"
+    if facts["other_token_ids"]:
+        said += f", {facts['other_token_ids']} with other token ids"
+    return f"{facts['verifier']} ({facts['through']}) {facts['runtime']}: {said}"
+
+
+def golden_problems(bundle: Path, places: Mapping[str, Place]) -> tuple[list[str], list[str]]:
+    """Ask for the golden examples in each place; return the lines about it, and what is answered otherwise.
+
+    Args:
+        bundle: one whose golden examples this machine answers as it should.
+        places: by verifier, as `find_verifiers` gives them.
+
+    Raises:
+        VerificationError: a place cannot answer; it is named.
+    """
+    manifest = read_manifest(bundle)
+    texts = [
+        (golden.text, *(golden.choices or ([] if golden.pair is None else [golden.pair])))
+        for golden in manifest.golden
+    ]
+    found = verify_answers(bundle, places, texts)
+    problems = [
+        f"{entry['verifier']}: {entry['flips_from_native']} of {entry['rows']} golden examples are answered "
+        f"otherwise than on this machine (largest difference {entry['largest_difference']:.3g})"
+        for entry in found
+        if entry["flips_from_native"]
+    ]
+    return [describe(entry) for entry in found], problems
