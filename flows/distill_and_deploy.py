@@ -13,7 +13,7 @@ from distill_core.files import taken
 from distill_core.targets import schemes_of
 from tasks.baselines import compare_baselines
 from tasks.benchmark import benchmark
-from tasks.caching import prune
+from tasks.caching import Stage, prune
 from tasks.choose import choose, chosen
 from tasks.distill import distil, train_without_teacher
 from tasks.evaluate import evaluate
@@ -21,7 +21,7 @@ from tasks.export import export, quantize
 from tasks.fetch import fetch_teacher, prepare_data
 from tasks.initialise import initialise_student
 from tasks.job import Job
-from tasks.mend import keep_precision, lacking, made
+from tasks.mend import keep_precision, lacking, mended_files
 from tasks.publish import bundle, publish, write_report
 from tasks.tracking import LiveLosses, failing, log_results, open_run
 from tasks.trim import trim_vocabulary
@@ -74,23 +74,7 @@ def _run(job: Job) -> dict[str, Any]:
             else None
         )
         exported = export(job, teacher, shipped or student, shipped or data)
-        artifacts = quantize.map(
-            unmapped(job),
-            [scheme.name for scheme in schemes_of(job.pipeline.targets)],
-            unmapped(teacher),
-            unmapped(exported),
-            unmapped(evaluation),
-            unmapped(shipped or data),
-        ).result()
-        mended = keep_precision.map(
-            unmapped(job),
-            lacking(job, artifacts),
-            unmapped(teacher),
-            unmapped(exported),
-            unmapped(evaluation),
-            unmapped(shipped or data),
-        ).result()
-        artifacts = [*artifacts, *made(mended)]
+        artifacts = _quantize(job, teacher, exported, evaluation, shipped or data)
         timings = benchmark(job, teacher, artifacts, data, shipped or data)
         targets = list(job.pipeline.targets)
         choices = choose.map(
@@ -124,3 +108,14 @@ def _run(job: Job) -> dict[str, Any]:
     made = [*stages.values(), start, *artifacts, *choices, *bundles, *verifications, report, logged]
     prune(job.output, made)
     return published
+
+
+def _quantize(
+    job: Job, teacher: Stage, exported: Stage, evaluation: Stage, data: Stage
+) -> list[Stage]:
+    """Return the files of all schemes, and those that keep more precision where a target lacks it."""
+    given = [unmapped(stage) for stage in (teacher, exported, evaluation, data)]
+    schemes = [scheme.name for scheme in schemes_of(job.pipeline.targets)]
+    artifacts = quantize.map(unmapped(job), schemes, *given).result()
+    mended = keep_precision.map(unmapped(job), lacking(job, artifacts), *given).result()
+    return [*artifacts, *mended_files(mended)]

@@ -75,6 +75,6 @@ def lacking(job: Job, artifacts: Sequence[Stage]) -> list[str]:
     return [name for name in dict.fromkeys(first) if name]
 
 
-def made(mended: Sequence[Stage]) -> list[Stage]:
+def mended_files(mended: Sequence[Stage]) -> list[Stage]:
     """Return the files that came out."""
     return [stage for stage in mended if stage.facts[KEPT]]
