@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from distill_core.errors import ConfigError
-from distill_core.schemes import INT4, INT4_REDUCED, INT8, INT8_REDUCED, Scheme
+from distill_core.schemes import INT4, INT4_REDUCED, INT4_WEB, INT8, INT8_REDUCED, Scheme
 
 OPSET = 18
 """The least that optimum recommends for these families. Every onnxruntime since 1.14, of
@@ -12,6 +12,7 @@ February 2023, reads it (onnxruntime, "Compatibility", table of ONNX opsets)."""
 
 _FULL_RANGE = (INT8, INT4)
 _SEVEN_BITS = (INT8_REDUCED, INT4_REDUCED)
+_WEB = (INT8_REDUCED, INT4_WEB)
 
 _OLDEST = "1.17.3"
 """What is asked on x86, arm64 and wasm: `oldest-*` among the verifiers."""
@@ -63,7 +64,7 @@ TARGETS = {
             _ARM64,
             _OLDEST,
         ),
-        Target("web-wasm", "wasm simd128", "onnxruntime-web", _SEVEN_BITS, _WASM, _OLDEST),
+        Target("web-wasm", "wasm simd128", "onnxruntime-web", _WEB, _WASM, _OLDEST),
         Target(
             "linux-arm64",
             "armv8.2-a dot product",

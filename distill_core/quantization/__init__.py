@@ -34,7 +34,7 @@ def quantize(model: Path, scheme: Scheme, rows: Sequence[Mapping[str, Any]], fol
         # Not smoothed: a loud row would widen the scales of all channels, where vectors are few.
         quantize_dynamically(model, False, file)
         draft = onnx.load(file)
-        pack(draft, rows, largest_weight(scheme.reduce_range))
+        pack(draft, rows, largest_weight(scheme.reduce_range), scheme.byte_codes)
         onnx.save(draft, file)
         return file
     with _smoothed(model, rows, folder) as even:

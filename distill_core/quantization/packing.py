@@ -1,8 +1,9 @@
 """Pack the weights of an 8-bit file into codes of a codebook: 4 bits on disk, 8 bits at run time.
 
-The codes become numbers by Cast, MatMul, Gather and Reshape alone, which every runtime has. Those of a matrix
-have constant inputs, so onnxruntime computes them once, when it loads the file, and then multiplies as
-in the 8-bit file; of the embeddings only the rows of a text are unpacked, at each call.
+The codes become numbers by Cast, Gather and Reshape (and MatMul, if they are stored as bytes), which every
+runtime has. Those of a matrix have constant inputs, so onnxruntime computes them once, when it loads the
+file, and then multiplies as in the 8-bit file; of the embeddings only the rows of a text are unpacked, at
+each call.
 """
 
 from collections import Counter
@@ -17,7 +18,6 @@ from onnx import helper, numpy_helper
 
 from distill_core.quantization.calibration import input_moments
 from distill_core.quantization.codebook import (
-    Codebook,
     channel_scales,
     learn_codebook,
     pick_shape,
@@ -36,6 +36,10 @@ _LEAST_WEIGHTS = 16_384
 _LEAST_EMBEDDINGS = 500_000
 """Of a table, which is unpacked at each call: positions of 512 x 384 would save 98 kB, and take as long as
 the words do."""
+
+
+Stored = UInt[np.ndarray, "rows vectors"] | UInt8[np.ndarray, "rows vectors two"]
+"""Codes, or their two bytes."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,19 @@ class _Table:
     weights: Float[np.ndarray, "rows channels"]
 
 
-def pack(model: onnx.ModelProto, rows: Sequence[Mapping[str, Any]], largest: int) -> None:
+def pack(
+    model: onnx.ModelProto,
+    rows: Sequence[Mapping[str, Any]],
+    largest: int,
+    byte_codes: bool = False,
+) -> None:
     """Pack matrices and embeddings of a file in place; what is small, or of an odd width, stays.
 
     Args:
         model: as `dynamic.quantize_dynamically` writes it, at its full range.
         rows: training texts, token ids and masks, whose products are to stay what they are.
         largest: whole number that an unpacked weight may have.
+        byte_codes: codes of 16 bits are stored as two bytes, for runtimes that read no 16 bits.
     """
     matrices, tables = _find_matrices(model.graph), _find_tables(model.graph)
     weights = [part.weights for part in matrices] + [part.weights for part in tables]
@@ -82,15 +92,18 @@ def pack(model: onnx.ModelProto, rows: Sequence[Mapping[str, Any]], largest: int
     scales = {matrix.name: channel_scales(matrix.weights, largest) for matrix in matrices}
     codebook = learn_codebook(_numbers(matrices, scales, tables, largest), shape, largest)
     model.graph.initializer.append(numpy_helper.from_array(codebook.vectors, CODEBOOK))
-    if len(codebook.vectors) > 256:
+    store = _as_bytes if byte_codes and len(codebook.vectors) > 256 else np.asarray
+    if store is _as_bytes:
         places = np.asarray([1, 256], dtype=np.int32)
         model.graph.initializer.append(numpy_helper.from_array(places, _PLACES))
     for matrix in matrices:
         scale = scales[matrix.name]
         codes = round_matrix(matrix.weights, scale, codebook, moments[matrix.activation])
-        _unpack_matrix(model.graph, matrix, codes, scale)
+        _unpack_matrix(model.graph, matrix, store(codes), scale)
     for table in tables:
-        _unpack_table(model.graph, table, codebook, largest)
+        row_scales = _row_scales(table, largest)
+        found = codebook.encode(table.weights / row_scales.astype(np.float32))
+        _unpack_table(model.graph, table, store(found), row_scales)
 
 
 def _find_matrices(graph: onnx.GraphProto) -> list[_Matrix]:
@@ -163,35 +176,35 @@ def _numbers(
 def _unpack_matrix(
     graph: onnx.GraphProto,
     matrix: _Matrix,
-    codes: UInt[np.ndarray, "inputs vectors"],
+    codes: Stored,
     scale: Float[np.ndarray, " channels"],
 ) -> None:
     """Put codes in the place of a matrix, and what turns them into its name."""
     named = f"{matrix.name}_{{}}".format
     _replace(graph, matrix.scale_name, numpy_helper.from_array(scale, matrix.scale_name))
-    _replace(graph, matrix.name, numpy_helper.from_array(_as_bytes(codes), named("codes")))
+    _replace(graph, matrix.name, numpy_helper.from_array(codes, named("codes")))
     shape = np.asarray(matrix.numbers.shape, dtype=np.int64)
     graph.initializer.append(numpy_helper.from_array(shape, named("shape")))
     nodes = [
-        *_look_up(named("codes"), named("vectors"), codes.dtype),
+        *_look_up(named("codes"), named("vectors"), codes),
         helper.make_node("Reshape", [named("vectors"), named("shape")], [matrix.name]),
     ]
     for node in reversed(nodes):
         graph.node.insert(0, node)
 
 
-def _unpack_table(graph: onnx.GraphProto, table: _Table, codebook: Codebook, largest: int) -> None:
+def _unpack_table(
+    graph: onnx.GraphProto, table: _Table, codes: Stored, scales: Float[np.ndarray, "rows 1"]
+) -> None:
     """Put codes in the place of embeddings, and what unpacks the rows that a text looks up."""
     data, ids = table.lookup.input
-    scales = _row_scales(table, largest)
-    codes = codebook.encode(table.weights / scales.astype(np.float32))
-    _replace(graph, data, numpy_helper.from_array(_as_bytes(codes), f"{data}_codes"))
+    _replace(graph, data, numpy_helper.from_array(codes, f"{data}_codes"))
     graph.initializer.append(numpy_helper.from_array(scales, f"{data}_scales"))
     named = f"{table.lookup.output[0]}_{{}}".format
     node = helper.make_node
     nodes = [
         node("Gather", [f"{data}_codes", ids], [named("codes")]),
-        *_look_up(named("codes"), named("vectors"), codes.dtype),
+        *_look_up(named("codes"), named("vectors"), codes),
         node("Cast", [named("vectors")], [named("numbers")], to=onnx.TensorProto.FLOAT),
         *_join_vectors(graph, ids, table.weights.shape[1], named),
         node("Gather", [f"{data}_scales", ids], [named("scales")]),
@@ -222,18 +235,15 @@ def _join_vectors(
     ]
 
 
-def _as_bytes(codes: UInt[np.ndarray, "rows vectors"]) -> UInt8[np.ndarray, "rows vectors *bytes"]:
-    """Return codes of 16 bits as two bytes each, the low one first, and shorter ones as they are.
-
-    onnxruntime-web's WebGPU build, which transformers.js loads, has no kernel that reads 16 bits.
-    """
-    return codes if codes.dtype == np.uint8 else codes.astype("<u2")[..., None].view(np.uint8)
+def _as_bytes(codes: UInt[np.ndarray, "rows vectors"]) -> UInt8[np.ndarray, "rows vectors two"]:
+    """Return codes of 16 bits as two bytes each, the low one first."""
+    return codes.astype("<u2")[..., None].view(np.uint8)
 
 
-def _look_up(codes: str, vectors: str, dtype: np.dtype[Any]) -> list[onnx.NodeProto]:
+def _look_up(codes: str, vectors: str, stored: Stored) -> list[onnx.NodeProto]:
     """Return what reads vectors of the codebook; Gather takes no shorter whole numbers than 32 bits."""
     index, node = f"{codes}_index", helper.make_node
-    if dtype == np.uint8:
+    if stored.ndim == 2:
         return [
             node("Cast", [codes], [index], to=onnx.TensorProto.INT32),
             node("Gather", [CODEBOOK, index], [vectors]),
