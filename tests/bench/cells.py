@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.bench.harness import ROOT, Cell
+from tests.bench.harness import ROOT, Cell, slug
 from tests.bench.teachers import SHARED
 
 WORK = ROOT / "runs" / "bench"
@@ -30,9 +30,27 @@ def run_pipeline(arguments: list[str], output: Path) -> dict[str, Any]:
     return report
 
 
-def main_job(seed: int) -> Mapping[str, Any]:
-    """The whole job on SST-2, all five targets."""
-    report = run_pipeline(_main_job_arguments(seed), _main_job_output(seed))
+STUDENTS = {
+    "default": (),
+    "vocabulary trimmed": ("student.vocabulary=auto",),
+    "6 x 192": (
+        "student.layers=[0,1,2,3,4,5]",
+        "student.hidden_size=192",
+        "student.heads=6",
+        "student.intermediate_size=768",
+    ),
+}
+"""What the main job is asked for, beside what its pipeline file says."""
+
+
+def main_job(seed: int, student: str = "default") -> Mapping[str, Any]:
+    """The whole job on SST-2, all five targets.
+
+    Args:
+        seed: of the training.
+        student: a row of `STUDENTS`.
+    """
+    report = run_pipeline(_main_job_arguments(seed, student), _main_job_output(seed, student))
     kept = ("passed", "retention", "agreement", "difference", "artifacts", "training", "timings_s")
     return {
         # Of all stages, when they were made: a cell that was interrupted counts each of them once.
@@ -44,12 +62,14 @@ def main_job(seed: int) -> Mapping[str, Any]:
     }
 
 
-def _main_job_arguments(seed: int) -> list[str]:
-    return ["run", str(SST2), "--set", f"training.seed={seed}"]
+def _main_job_arguments(seed: int, student: str = "default") -> list[str]:
+    settings = (f"training.seed={seed}", *STUDENTS[student])
+    return ["run", str(SST2), *(part for setting in settings for part in ("--set", setting))]
 
 
-def _main_job_output(seed: int) -> Path:
-    return WORK / f"sst2-seed{seed}"
+def _main_job_output(seed: int, student: str = "default") -> Path:
+    name = "" if student == "default" else f"-{slug(student)}"
+    return WORK / f"sst2{name}-seed{seed}"
 
 
 def demo() -> Mapping[str, Any]:
@@ -101,6 +121,11 @@ def _of_main_job() -> list[Cell]:
     cell, seeds = partial(Cell, model=MINILM, data="sst2", seed=0), (0, 1, 2)
     return [
         *(Cell("main-job", MINILM, "sst2", "default", n, partial(main_job, n)) for n in seeds),
+        *(
+            cell("main-job", setting=student, measure=partial(main_job, 0, student))
+            for student in STUDENTS
+            if student != "default"
+        ),
         *(
             Cell(
                 "paper-size",

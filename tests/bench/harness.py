@@ -39,7 +39,7 @@ class Cell:
     @property
     def name(self) -> str:
         """The file's name, without its ending."""
-        return "--".join((self.model, self.data, _slug(self.setting), f"seed{self.seed}"))
+        return "--".join((self.model, self.data, slug(self.setting), f"seed{self.seed}"))
 
     def path(self, machine: str) -> Path:
         """Where the figures are kept."""
@@ -48,10 +48,11 @@ class Cell:
 
 def machine_name() -> str:
     """Name this machine by its processor and cores: figures of two machines never mix."""
-    return f"{_slug(describe_machine()['machine'])}-{os.cpu_count()}-cores"
+    return f"{slug(describe_machine()['machine'])}-{os.cpu_count()}-cores"
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """Return a text as a part of a file's name."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 

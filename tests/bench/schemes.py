@@ -14,6 +14,7 @@ from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import QUANTIZED_FILE, calibration_rows, quantize
 from distill_core.schemes import SCHEMES
 from distill_core.scoring import score_file
+from distill_core.targets import TARGETS, schemes_of
 from tests.bench.harness import latest_stage
 
 PRESETS = {
@@ -21,7 +22,7 @@ PRESETS = {
     for name in ("arm64", "avx2", "avx512_vnni")
     for per_channel in (False, True)
 }
-WAYS = (*SCHEMES, *PRESETS)
+WAYS = (*(scheme.name for scheme in schemes_of(TARGETS)), *PRESETS)
 
 
 def measure_scheme(name: str, main_job: Callable[[int], Any]) -> Mapping[str, Any]:

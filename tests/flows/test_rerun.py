@@ -62,7 +62,7 @@ def test_changed_target_redoes_only_what_depends_on_it(run_cli, prefect_server, 
     assert _named(states, "Completed") == {
         "open MLflow run",
         "quantize to int8-reduced-range",
-        "quantize to int8-of-4-bits-reduced-range",
+        "quantize to int8-of-4-bits-web",
         "benchmark",
         "choose for android-arm64",  # its files were timed anew, beside the others
         "choose for web-wasm",
