@@ -12,7 +12,9 @@ _OPERATORS = ["MatMul", "Gather"]
 """All that holds weights: Gather reads the embeddings, Gemm becomes MatMul before quantization."""
 
 
-def quantize_dynamically(model: Path, reduce_range: bool, file: Path) -> None:
+def quantize_dynamically(
+    model: Path, reduce_range: bool, file: Path, embeddings: bool = True
+) -> None:
     """Write the 8-bit twin of an ONNX file.
 
     Activations are quantized at run time (DynamicQuantizeLinear), so no calibration is needed.
@@ -21,6 +23,7 @@ def quantize_dynamically(model: Path, reduce_range: bool, file: Path) -> None:
         model: an fp32 ONNX file.
         reduce_range: 7-bit weights.
         file: where it goes.
+        embeddings: quantize them too; False leaves them in fp32.
     """
     configuration = QuantizationConfig(
         is_static=False,
@@ -31,7 +34,7 @@ def quantize_dynamically(model: Path, reduce_range: bool, file: Path) -> None:
         per_channel=True,
         reduce_range=reduce_range,
         nodes_to_exclude=activation_products(model),
-        operators_to_quantize=_OPERATORS,
+        operators_to_quantize=_OPERATORS if embeddings else ["MatMul"],
     )
     with TemporaryDirectory(dir=file.parent) as scratch:
         ORTQuantizer(model).quantize(configuration, scratch)
