@@ -73,14 +73,14 @@ def _run(job: Job) -> dict[str, Any]:
         exported = export(job, teacher, shipped or student, shipped or data)
         artifacts = quantize.map(
             unmapped(job),
-            [scheme.name for scheme in schemes_of(job.pipeline.targets)],
+            [scheme.name for scheme in schemes_of(job.pipeline.rows)],
             unmapped(teacher),
             unmapped(exported),
             unmapped(evaluation),
             unmapped(shipped or data),
         ).result()
         timings = benchmark(job, teacher, artifacts, data, shipped or data)
-        targets = list(job.pipeline.targets)
+        targets = list(job.pipeline.rows)
         choices = choose.map(
             unmapped(job), targets, unmapped(artifacts), unmapped(timings)
         ).result()

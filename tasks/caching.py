@@ -111,7 +111,8 @@ STAGES = {
     "benchmark": Code(("benchmark", "benchmark_worker", "runtime"), ("torch", "onnxruntime")),
     "choice": Code(("selection", "outcome", "targets")),
     "bundle": Code(
-        ("bundle", "verification", "runtime", "targets", "heads"), ("tokenizers", "onnxruntime")
+        ("bundle", "verification", "providers", "runtime", "targets", "heads"),
+        ("tokenizers", "onnxruntime"),
     ),
     "mlflow": Code(()),
     "report": Code(("report", "charts", "comparison", "outcome")),
