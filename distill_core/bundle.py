@@ -15,7 +15,7 @@ from distill_core.heads import HEADS, Head
 from distill_core.pooling import copy_pooling
 from distill_core.quantization import QUANTIZED_FILE
 from distill_core.runtime import MODEL_INPUTS, answer_row, open_session
-from distill_core.targets import OPSET, Target, find_target
+from distill_core.targets import OPSET, Target
 from distill_core.teacher import load_tokenizer
 from distill_core.verification import (
     MANIFEST,
@@ -170,6 +170,8 @@ def _manifest(artifact: Artifact, origin: Origin, golden: tuple[Golden, ...]) ->
         target=artifact.target.name,
         runtime=artifact.target.runtime,
         instruction_set=artifact.target.instruction_set,
+        oldest_runtime=artifact.target.oldest_runtime,
+        verifiers=artifact.target.verifiers,
         task=origin.head.name,
         scheme=artifact.scheme,
         model=f"onnx/{QUANTIZED_FILE}",
@@ -216,7 +218,5 @@ def model_card(manifest: Manifest) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template("README.md.j2").render(
-        manifest=manifest,
-        head=HEADS[manifest.task],
-        oldest_runtime=find_target(manifest.target).oldest_runtime,
+        manifest=manifest, head=HEADS[manifest.task]
     )

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 from cronsim import CronSim, CronSimError
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Discriminator,
     Field,
@@ -17,23 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from distill_core.errors import ConfigError
-from distill_core.targets import find_target
-
-
-class _Section(BaseModel):
-    """A part of the pipeline file: unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
-def _known_target(name: str) -> str:
-    try:
-        return find_target(name).name
-    except ConfigError as error:
-        raise ValueError(str(error).removeprefix("targets: ")) from None
+from distill_core.places import OwnTarget, Place, known_target
+from distill_core.section import Section as _Section
+from distill_core.targets import Target, find_target
 
 
 class TeacherSource(_Section):
@@ -241,17 +226,21 @@ class Gate(_Section):
     """Least main metric of the student, as a share of the teacher's."""
     quantization_drop: NonNegativeFloat = 0.01
     """Most that quantization may take from the student's main metric."""
-    max_mb: dict[str, NonNegativeFloat] = {}
+    max_mb: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Largest file of a target, in megabytes (10^6 bytes): {target: MB}."""
-    max_ms: dict[str, NonNegativeFloat] = {}
+    max_ms: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Largest median latency of a target on the machine of the run, in ms: {target: ms}."""
 
-    @field_validator("max_mb", "max_ms")
-    @classmethod
-    def _known_targets(cls, limits: dict[str, float]) -> dict[str, float]:
-        for name in limits:
-            _known_target(name)
-        return limits
+    def limited(self, places: tuple[str | OwnTarget, ...]) -> "Gate":
+        """Return it with the limits that rows of one's own bring along."""
+        limits: dict[str, dict[str, float]] = {}
+        for name in ("max_mb", "max_ms"):
+            own = {
+                place.name: getattr(place, name) for place in places if isinstance(place, OwnTarget)
+            }
+            given = {target: limit for target, limit in own.items() if limit is not None}
+            limits[name] = {**given, **getattr(self, name)}
+        return self.model_copy(update=limits)
 
 
 class Tracking(_Section):
@@ -301,8 +290,9 @@ class Pipeline(_Section):
     """How much each loss counts."""
     training: TrainingSettings = TrainingSettings()
     """How the student is trained."""
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("android-arm64", "web-wasm")
-    """Where the artifact will run; `distill-deploy targets` lists them."""
+    targets: tuple[Place, ...] = ("android-arm64", "web-wasm")
+    """Where the artifact will run; `distill-deploy targets` lists them. Or rows of one's own, as
+    {name: kiosk, like: linux-x86-64, schemes: [int8, fp16], max_mb: 12}."""
     gate: Gate = Gate()
     """What a run must reach."""
     tracking: Tracking = Tracking()
@@ -310,7 +300,41 @@ class Pipeline(_Section):
     schedule: Schedule = Schedule()
     """When `serve` runs it by itself."""
 
+    @property
+    def rows(self) -> tuple[Target, ...]:
+        """The rows of the targets."""
+        return tuple(
+            place.row if isinstance(place, OwnTarget) else find_target(place)
+            for place in self.targets
+        )
+
+    @property
+    def limits(self) -> Gate:
+        """The gate, with the limits that rows of targets bring along."""
+        return self.gate.limited(self.targets)
+
     @field_validator("targets")
     @classmethod
-    def _targets_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(_known_target(name) for name in names))
+    def _targets_exist(cls, places: tuple[str | OwnTarget, ...]) -> tuple[str | OwnTarget, ...]:
+        if not places:
+            raise ValueError("there must be at least 1 target")
+        named = {
+            place.name if isinstance(place, OwnTarget) else known_target(place): place
+            for place in places
+        }
+        own = [place.name for place in places if isinstance(place, OwnTarget)]
+        twice = [name for name in named if own.count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} names two rows; give each a name of its own")
+        return tuple(named.values())
+
+    @model_validator(mode="after")
+    def _limits_are_of_targets(self) -> "Pipeline":
+        own = {place.name for place in self.targets if isinstance(place, OwnTarget)}
+        for key in ("max_mb", "max_ms"):
+            for name in getattr(self.gate, key).keys() - own:
+                try:
+                    known_target(name)
+                except ValueError as error:
+                    raise ValueError(f"gate.{key}: {error}") from None
+        return self

@@ -106,16 +106,20 @@ def build_report(
     """
     evaluation, student = facts["evaluation"], facts["student"]
     vocabulary = facts.get("vocabulary", {})
-    failures = judge(pipeline.gate, evaluation["retention"], artifacts)
+    failures = judge(pipeline.limits, evaluation["retention"], artifacts)
     return {
         "schema_version": SCHEMA_VERSION,
         "name": pipeline.name,
         "passed": not failures,
-        "gate": {"limits": pipeline.gate.model_dump(mode="json"), "failures": failures},
+        "gate": {"limits": pipeline.limits.model_dump(mode="json"), "failures": failures},
         "main_metric": evaluation["main_metric"],
         "evaluation_split": facts["data"]["evaluation_split"],
         "evaluation_rows": evaluation["rows"],
-        "notes": [*facts["data"]["notes"], *facts["baselines"]["notes"]],
+        "notes": [
+            *facts["data"]["notes"],
+            *facts["baselines"]["notes"],
+            *_note_providers(artifacts),
+        ],
         "labels": facts["teacher"]["labels"],
         "teacher": {**facts["teacher"], "metrics": evaluation["teacher"]},
         "student": {
@@ -135,6 +139,22 @@ def build_report(
         "versions": dict(versions),
         "pipeline": pipeline.model_dump(mode="json"),
     }
+
+
+def _note_providers(artifacts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each file that something else than the CPU is to run."""
+    notes = []
+    for artifact in artifacts:
+        found = artifact.get("operator_coverage")
+        if found:
+            fixed = found["fixed_shapes"]
+            notes.append(
+                f"{artifact['target']}: {found['provider']} takes {fixed['taken']} of {fixed['nodes']} "
+                f"operators in {fixed['parts']} parts, with shapes fixed to {found['tokens']} tokens, and "
+                f"{found['dynamic_shapes']['taken']} of {found['dynamic_shapes']['nodes']} as the file is; "
+                "latencies are of the CPU, since its speed cannot be measured here"
+            )
+    return notes
 
 
 _START_FACTS = ("layers", "width", "parameters", "bytes", "search")

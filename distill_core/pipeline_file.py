@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -73,7 +73,9 @@ def _explain(problem: ErrorDetails, document: dict[str, Any]) -> str:
         return _unknown_key(keys)
     if problem["type"] == "missing":
         return f"{'.'.join(keys)}: is missing and has no default"
-    return f"{'.'.join(keys)}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})"
+    message = problem["msg"].removeprefix("Value error, ")
+    # Of sections that do not fit together, the message names them.
+    return f"{'.'.join(keys)}: {message} (got {problem['input']!r})" if keys else message
 
 
 def _user_keys(problem: ErrorDetails, document: Any) -> list[str]:
@@ -100,11 +102,16 @@ def _unknown_key(keys: list[str]) -> str:
 def _section_model(keys: list[str]) -> type[BaseModel]:
     model: type[BaseModel] = Pipeline
     for key in keys:
-        annotation = model.model_fields[key].annotation
-        members = get_args(annotation)
-        candidates = [annotation, *members, *(part for one in members for part in get_args(one))]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+        if not key.isdigit():  # the place of a row in a list
+            model = next(_models_in(model.model_fields[key].annotation))
     return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)
 
 
 def _resolve_paths(pipeline: Pipeline, base: Path) -> Pipeline:

@@ -9,7 +9,6 @@ from distill_core.errors import ConfigError
 from distill_core.families import FAMILIES
 from distill_core.heads import Head
 from distill_core.layers import count_layers, map_layers, pick_layers
-from distill_core.targets import find_target
 from distill_core.teacher import ModelDescription
 from distill_core.unlabelled import count_copies, note_copies
 from distill_core.width import check_same_heads, count_parameters, pick_width
@@ -138,14 +137,15 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
         "steps": _count_steps(pipeline, teacher.head, splits, copies),
         "targets": [
             {
-                "target": name,
-                "schemes": [scheme.name for scheme in find_target(name).schemes],
-                "runtime": find_target(name).runtime,
+                "target": target.name,
+                "schemes": [scheme.name for scheme in target.schemes],
+                "runtime": target.runtime,
+                "provider": target.provider,
                 "expected_bytes": parameters,  # 8-bit weights; biases and norms stay fp32
             }
-            for name in pipeline.targets
+            for target in pipeline.rows
         ],
-        "gate": pipeline.gate.model_dump(mode="json"),
+        "gate": pipeline.limits.model_dump(mode="json"),
     }
 
 

@@ -3,19 +3,30 @@
 from dataclasses import dataclass
 from typing import Literal
 
+RUNTIMES = ("onnxruntime", "onnxruntime-android", "onnxruntime-objc", "onnxruntime-web")
+"""Packages that a file is made for, each a full build of onnxruntime for one kind of place."""
+
+_NATIVE = ("onnxruntime", "onnxruntime-android", "onnxruntime-objc")
+"""Have a kernel for GatherBlockQuantized; onnxruntime-web 1.30 on wasm has none."""
+
+_NOT_ANDROID = ("onnxruntime", "onnxruntime-web")
+"""Load MatMulNBits of 8 bits: onnxruntime-android 1.22, the last on some devices, does not
+(microsoft/onnxruntime 24769), and onnxruntime-objc is built from the same kernels."""
+
 
 @dataclass(frozen=True)
 class Scheme:
     """How an fp32 file becomes a smaller one.
 
-    Matrices have a scale for each output channel. The products of two activations (attention's own
-    MatMuls) stay in fp32 in all schemes: quantizing them costs accuracy, and there is no weight whose
-    bytes it would save.
+    Matrices have a scale for each output channel, or for each block of one. The products of two
+    activations (attention's own MatMuls) stay in fp32 in all schemes but fp16 and the fused ones: quantizing
+    them costs accuracy, and there is no weight whose bytes it would save.
     """
 
     name: str
-    stored: Literal["8 bits", "codebook"]
-    """Of a weight. Activations are 8 bits everywhere, by scales that are taken at run time."""
+    stored: Literal["8 bits", "codebook", "calibrated", "fp16", "blocks", "fused"]
+    """Of a weight, and so who makes the file. 8 bits, codebook and fused take the scales of activations
+    at run time, calibrated has them in the file; fp16 and blocks leave activations in floating point."""
     reduce_range: bool = False
     """7-bit weights: without VNNI, x86 adds two u8 x s8 products in 16 saturating bits, which
     8-bit weights can overflow (Intel 64 and IA-32 Architectures Software Developer's Manual,
@@ -23,6 +34,14 @@ class Scheme:
     byte_codes: bool = False
     """Of codebook: no number of 16 bits is in the file. onnxruntime-web's WebGPU build, which transformers.js
     loads, has no Cast from them (1.30.0); elsewhere bytes cost a third of the load time."""
+    calibration: Literal["min-max", "entropy", "percentile"] = "min-max"
+    """Of calibrated: how the range of an activation is told from what training rows show of it."""
+    weight_bits: Literal[4, 8] = 8
+    """Of blocks."""
+    embedding_bits: Literal[4, 8] | None = None
+    """Of 8 bits and blocks: embeddings with a scale for each block of a row (GatherBlockQuantized)."""
+    runtimes: tuple[str, ...] = RUNTIMES
+    """Which can load it: operators outside the ONNX standard are not in every one."""
 
 
 INT8 = Scheme("int8", "8 bits")
@@ -30,8 +49,39 @@ INT8_REDUCED = Scheme("int8-reduced-range", "8 bits", reduce_range=True)
 INT4 = Scheme("int8-of-4-bits", "codebook")
 INT4_REDUCED = Scheme("int8-of-4-bits-reduced-range", "codebook", reduce_range=True)
 INT4_WEB = Scheme("int8-of-4-bits-web", "codebook", reduce_range=True, byte_codes=True)
+INT8_STATIC = Scheme("int8-static", "calibrated")
+INT8_STATIC_ENTROPY = Scheme("int8-static-entropy", "calibrated", calibration="entropy")
+INT8_STATIC_PERCENTILE = Scheme("int8-static-percentile", "calibrated", calibration="percentile")
+INT8_FUSED = Scheme("int8-fused", "fused")
+INT8_FUSED_REDUCED = Scheme("int8-fused-reduced-range", "fused", reduce_range=True)
+FP16 = Scheme("fp16", "fp16")
+WEIGHTS_8 = Scheme("weights-8-bits", "blocks", runtimes=_NOT_ANDROID)
+WEIGHTS_4 = Scheme("weights-4-bits", "blocks", weight_bits=4)
+ALL_4 = Scheme("all-4-bits", "blocks", weight_bits=4, embedding_bits=4, runtimes=_NATIVE)
+INT8_EMBEDDINGS_8 = Scheme("int8-embeddings-8-bits", "8 bits", embedding_bits=8, runtimes=_NATIVE)
+INT8_EMBEDDINGS_4 = Scheme("int8-embeddings-4-bits", "8 bits", embedding_bits=4, runtimes=_NATIVE)
 
-SCHEMES = {scheme.name: scheme for scheme in (INT8, INT8_REDUCED, INT4, INT4_REDUCED, INT4_WEB)}
+SCHEMES = {
+    scheme.name: scheme
+    for scheme in (
+        INT8,
+        INT8_REDUCED,
+        INT4,
+        INT4_REDUCED,
+        INT4_WEB,
+        INT8_STATIC,
+        INT8_STATIC_ENTROPY,
+        INT8_STATIC_PERCENTILE,
+        INT8_FUSED,
+        INT8_FUSED_REDUCED,
+        FP16,
+        WEIGHTS_8,
+        WEIGHTS_4,
+        ALL_4,
+        INT8_EMBEDDINGS_8,
+        INT8_EMBEDDINGS_4,
+    )
+}
 
 
 def largest_weight(reduce_range: bool) -> int:

@@ -70,6 +70,10 @@ class Manifest(_Part):
     target: str
     runtime: str
     instruction_set: str
+    oldest_runtime: str = ""
+    """Oldest version of the runtime that is promised to load it."""
+    verifiers: tuple[str, ...] = ()
+    """Where `distill-deploy verify --everywhere` asks it, beside the machine itself."""
     task: str
     scheme: str
     model: str

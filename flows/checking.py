@@ -1,7 +1,7 @@
 """Commands that run one part alone: check, verify, benchmark and report."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,15 +44,16 @@ def verify_bundle(bundle: Path, everywhere: bool) -> dict[str, Any]:
     found = verify(bundle)
     facts = dict(as_facts(found))
     if everywhere and found.passed:
-        facts |= _ask_everywhere(bundle, found.manifest.target, facts)
+        facts |= _ask_everywhere(bundle, found.manifest.verifiers, facts)
     return facts
 
 
-def _ask_everywhere(bundle: Path, target: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    from distill_core.targets import find_target
+def _ask_everywhere(
+    bundle: Path, verifiers: Sequence[str], facts: Mapping[str, Any]
+) -> dict[str, Any]:
     from distill_core.verifiers import find_verifiers, golden_problems
 
-    places, missing = find_verifiers(find_target(target).verifiers)
+    places, missing = find_verifiers(verifiers)
     verified_on, problems = golden_problems(bundle, places)
     return {
         "passed": not problems,

@@ -76,7 +76,7 @@ def _run(job: Job) -> dict[str, Any]:
         exported = export(job, teacher, shipped or student, shipped or data)
         artifacts = _quantize(job, teacher, exported, evaluation, shipped or data)
         timings = benchmark(job, teacher, artifacts, data, shipped or data)
-        targets = list(job.pipeline.targets)
+        targets = list(job.pipeline.rows)
         choices = choose.map(
             unmapped(job), targets, unmapped(artifacts), unmapped(timings)
         ).result()

@@ -182,8 +182,17 @@ def print_targets(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the table of targets."""
     _table(
         "targets",
-        ["target", "runtime", "instruction set", "schemes to try"],
-        [[r["name"], r["runtime"], r["instruction_set"], ", ".join(r["schemes"])] for r in rows],
+        ["target", "runtime", "provider", "instruction set", "schemes to try"],
+        [
+            [
+                r["name"],
+                r["runtime"],
+                f"{r['provider']}, speed not measured" if r["provider"] else "CPU",
+                r["instruction_set"],
+                ", ".join(r["schemes"]),
+            ]
+            for r in rows
+        ],
     )
 
 

@@ -115,7 +115,8 @@ STAGES = {
     "benchmark": Code(("benchmark", "benchmark_worker", "runtime"), ("torch", "onnxruntime")),
     "choice": Code(("selection", "outcome", "targets")),
     "bundle": Code(
-        ("bundle", "verification", "runtime", "targets", "heads"), ("tokenizers", "onnxruntime")
+        ("bundle", "verification", "providers", "runtime", "targets", "heads"),
+        ("tokenizers", "onnxruntime"),
     ),
     "verification": Code(
         ("verifiers", "verification", "runtime", "heads"),

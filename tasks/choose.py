@@ -8,34 +8,34 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
-from distill_core.targets import find_target
+from distill_core.targets import Target
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
 from tasks.job import Job
 
 
-@task(name="choose", task_run_name="choose for {target}", cache_policy=NO_CACHE)
-def choose(job: Job, target: str, artifacts: Sequence[Stage], benchmark: Stage) -> State[Stage]:
+@task(name="choose", task_run_name="choose for {target.name}", cache_policy=NO_CACHE)
+def choose(job: Job, target: Target, artifacts: Sequence[Stage], benchmark: Stage) -> State[Stage]:
     """Choose among the files of a target's schemes by what was measured of them."""
     named = {artifact.facts["scheme"]: artifact for artifact in artifacts}
-    names = [scheme.name for scheme in find_target(target).schemes]
+    names = [scheme.name for scheme in target.schemes]
     mended = [entry for entry in artifacts if entry.facts.get("base") in names]
     tried = [*(named[name] for name in names), *mended]
     inputs = {
-        "target": target,
+        "target": target.name,
         "artifacts": [artifact.key for artifact in tried],
         "benchmark": benchmark.key,
-        "gate": job.pipeline.gate.model_dump(mode="json"),
+        "gate": job.pipeline.limits.model_dump(mode="json"),
     }
 
     def build(_: Path) -> dict[str, Any]:
         from distill_core import selection
 
         candidates = [_candidate(artifact, benchmark) for artifact in tried]
-        return selection.choose(candidates, job.pipeline.gate, target).facts(candidates)
+        return selection.choose(candidates, job.pipeline.limits, target.name).facts(candidates)
 
     stage = run_stage(job.output, "choice", inputs, build)
-    publish_facts(job.pipeline.name, stage, target)
+    publish_facts(job.pipeline.name, stage, target.name)
     return as_state(stage)
 
 

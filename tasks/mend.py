@@ -9,7 +9,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
 from distill_core.schemes import SCHEMES
-from distill_core.targets import find_target
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
 from tasks.export import measure_validation, score_artifact
@@ -66,7 +65,7 @@ def lacking(job: Job, artifacts: Sequence[Stage]) -> list[str]:
     within = {
         entry.facts["scheme"] for entry in artifacts if entry.facts["validation"]["drop"] <= limit
     }
-    schemes = [find_target(name).schemes for name in job.pipeline.targets]
+    schemes = [target.schemes for target in job.pipeline.rows]
     first = [
         next((scheme.name for scheme in row if scheme.stored == "8 bits"), None)
         for row in schemes

@@ -1,6 +1,7 @@
 """Tasks: assemble and verify a target's bundle, write the report, publish both."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from prefect.states import State
 
 from distill_core.errors import VerificationError
 from distill_core.files import copy_tree, new_file, new_folder, read_json, write_json
-from distill_core.targets import find_target
+from distill_core.targets import Target
 from tasks.artifacts import publish_facts
 from tasks.benchmark import TEACHER
 from tasks.caching import Stage, as_state, run_stage
@@ -25,19 +26,19 @@ Stages = Mapping[str, Stage]
 """The stages of a run that every target shares, by name."""
 
 
-@task(name="bundle", task_run_name="bundle for {target}", cache_policy=NO_CACHE)
-def bundle(job: Job, target: str, artifact: Stage, stages: Stages) -> State[Stage]:
+@task(name="bundle", task_run_name="bundle for {target.name}", cache_policy=NO_CACHE)
+def bundle(job: Job, target: Target, artifact: Stage, stages: Stages) -> State[Stage]:
     """Assemble a target's bundle, and verify it on this machine."""
     inputs = {
         "name": job.pipeline.name,
-        "target": target,
+        "target": asdict(target),
         "artifact": artifact.key,
         "student": _shipped(stages).key,
         "max_length": job.pipeline.data.max_length,
     }
 
     def build(folder: Path) -> dict[str, Any]:
-        from distill_core import bundle, quantization, verification
+        from distill_core import bundle, providers, quantization, verification
 
         origin = bundle.Origin(
             name=job.pipeline.name,
@@ -50,7 +51,7 @@ def bundle(job: Job, target: str, artifact: Stage, stages: Stages) -> State[Stag
             outputs=stages["onnx"].facts["outputs"],
         )
         made = bundle.Artifact(
-            target=find_target(target),
+            target=target,
             scheme=artifact.facts["scheme"],
             file=artifact.folder / quantization.QUANTIZED_FILE,
             metrics=artifact.facts["metrics"],
@@ -64,11 +65,13 @@ def bundle(job: Job, target: str, artifact: Stage, stages: Stages) -> State[Stag
         found = verification.verify(folder / BUNDLE)
         if not found.passed:
             problems = "\n  ".join(found.problems)
-            raise VerificationError(f"the bundle for {target} is not right:\n  {problems}")
-        return dict(verification.as_facts(found))
+            raise VerificationError(f"the bundle for {target.name} is not right:\n  {problems}")
+        length = job.pipeline.data.max_length
+        covered = target.provider and providers.cover(made.file, target.provider, length)
+        return {**verification.as_facts(found), "operator_coverage": covered}
 
     stage = run_stage(job.output, "bundle", inputs, build)
-    publish_facts(job.pipeline.name, stage, target)
+    publish_facts(job.pipeline.name, stage, target.name)
     return as_state(stage)
 
 
@@ -98,12 +101,16 @@ def write_report(
         from distill_core.outcome import build_report
         from distill_core.report import write_html
 
+        timings = stages["benchmark"].facts["timings"]
         report = build_report(
             job.pipeline,
             {name: stage.facts for name, stage in stages.items()},
-            _artifact_entries(
-                stages["benchmark"], chosen(artifacts, choices), choices, bundles, verifications
-            ),
+            [
+                _artifact_entry(target, shipped, verifications, timings)
+                for target, *shipped in zip(
+                    job.pipeline.rows, chosen(artifacts, choices), choices, bundles, strict=True
+                )
+            ],
             _timings(parts),
             versions(),
         )
@@ -116,29 +123,32 @@ def write_report(
     return as_state(stage)
 
 
-def _artifact_entries(
-    benchmark: Stage,
-    artifacts: Sequence[Stage],
-    choices: Sequence[Stage],
-    bundles: Sequence[Stage],
+def _artifact_entry(
+    target: Target,
+    shipped: Sequence[Stage],
     verifications: Sequence[Stage],
-) -> list[dict[str, Any]]:
+    timings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what report.json says of a target.
+
+    Args:
+        target: its row.
+        shipped: its artifact, the choice of it, and the bundle.
+        verifications: of all files.
+        timings: by artifact.
+    """
     from distill_core.outcome import describe_artifact
     from distill_core.quantization import QUANTIZED_FILE
 
-    timings = benchmark.facts["timings"]
+    artifact, choice, made = shipped
     verified = {stage.inputs["artifact"]: stage for stage in verifications}
-    return [
-        {
-            **describe_artifact(
-                made.facts["target"], artifact.facts, timings[artifact.key], timings[TEACHER]
-            ),
-            "file": f"bundles/{made.facts['target']}/onnx/{QUANTIZED_FILE}",
-            **verification_of(made.facts["target"], verified[artifact.key]),
-            "candidates": choice.facts["candidates"],
-        }
-        for artifact, choice, made in zip(artifacts, choices, bundles, strict=True)
-    ]
+    return {
+        **describe_artifact(target.name, artifact.facts, timings[artifact.key], timings[TEACHER]),
+        "file": f"bundles/{target.name}/onnx/{QUANTIZED_FILE}",
+        **verification_of(target, verified[artifact.key]),
+        "operator_coverage": made.facts["operator_coverage"],
+        "candidates": choice.facts["candidates"],
+    }
 
 
 def _timings(stages: Sequence[Stage]) -> dict[str, float]:

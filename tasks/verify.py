@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
 from distill_core.heads import Head
-from distill_core.targets import find_target
+from distill_core.targets import Target
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
 from tasks.job import Job
@@ -28,7 +28,9 @@ def verify(
     from distill_core.verifiers import find_verifiers, verify_answers
 
     mine = [made for made in bundles if made.inputs["artifact"] == artifact.key]
-    names = {name: None for made in mine for name in find_target(made.facts["target"]).verifiers}
+    targets = {made.facts["target"] for made in mine}
+    wanted = [row.verifiers for row in job.pipeline.rows if row.name in targets]
+    names = [name for verifiers in wanted for name in verifiers]
     places, _ = find_verifiers(names)
     inputs = {
         "artifact": artifact.key,
@@ -68,17 +70,17 @@ def some_texts(head: Head, data: Stage, count: int) -> list[tuple[str, ...]]:
     return [head.texts(row) for row in rows.select(picked)]
 
 
-def verification_of(target: str, verification: Stage) -> dict[str, Any]:
+def verification_of(target: Target, verification: Stage) -> dict[str, Any]:
     """Return what a target's entry in report.json says of the places where its file was asked.
 
     Args:
-        target: its name.
+        target: its row.
         verification: of the file that it gets.
     """
     from distill_core.verifiers import describe
     from distill_core.verifiers.table import NATIVE
 
-    wanted = find_target(target).verifiers
+    wanted = target.verifiers
     found = [
         entry for entry in verification.facts["answers"] if entry["verifier"] in (NATIVE, *wanted)
     ]

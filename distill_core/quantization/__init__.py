@@ -1,6 +1,6 @@
 """Turn an fp32 ONNX file into the small file of a scheme."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,17 +10,24 @@ import numpy as np
 import onnx
 from datasets import Dataset
 
+from distill_core.quantization.blocks import quantize_blocks, quantize_embeddings
 from distill_core.quantization.calibration import CALIBRATION_ROWS
 from distill_core.quantization.dynamic import quantize_dynamically
+from distill_core.quantization.fusion import quantize_fused
+from distill_core.quantization.half import halve
 from distill_core.quantization.mixed import Within, keep_precision
 from distill_core.quantization.packing import pack
 from distill_core.quantization.smoothing import smooth
+from distill_core.quantization.static import quantize_statically
 from distill_core.schemes import Scheme, largest_weight
 
 QUANTIZED_FILE = "model_quantized.onnx"
 
 
-def quantize(model: Path, scheme: Scheme, rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+Rows = Sequence[Mapping[str, Any]]
+
+
+def quantize(model: Path, scheme: Scheme, rows: Rows, folder: Path) -> Path:
     """Write the small twin of an ONNX file and return its path.
 
     Args:
@@ -30,16 +37,35 @@ def quantize(model: Path, scheme: Scheme, rows: Sequence[Mapping[str, Any]], fol
         folder: where `model_quantized.onnx` goes.
     """
     file = folder / QUANTIZED_FILE
-    if scheme.stored == "codebook":
-        # Not smoothed: a loud row would widen the scales of all channels, where vectors are few.
-        quantize_dynamically(model, False, file)
-        draft = onnx.load(file)
-        pack(draft, rows, largest_weight(scheme.reduce_range), scheme.byte_codes)
-        onnx.save(draft, file)
-        return file
-    with _smoothed(model, rows, folder) as even:
-        quantize_dynamically(even, scheme.reduce_range, file)
+    _MAKERS[scheme.stored](model, scheme, rows, file)
     return file
+
+
+def _make_dynamic(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
+    with _smoothed(model, rows, file.parent) as even:
+        quantize_dynamically(even, scheme.reduce_range, file, embeddings=not scheme.embedding_bits)
+    if scheme.embedding_bits:
+        draft = onnx.load(file)
+        quantize_embeddings(draft, scheme.embedding_bits)
+        onnx.save(draft, file)
+
+
+def _make_packed(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
+    # Not smoothed: a loud row would widen the scales of all channels, where vectors are few.
+    quantize_dynamically(model, False, file)
+    draft = onnx.load(file)
+    pack(draft, rows, largest_weight(scheme.reduce_range), scheme.byte_codes)
+    onnx.save(draft, file)
+
+
+_MAKERS: Mapping[str, Callable[[Path, Scheme, Rows, Path], None]] = {
+    "8 bits": _make_dynamic,
+    "codebook": _make_packed,
+    "calibrated": quantize_statically,
+    "fp16": halve,
+    "blocks": quantize_blocks,
+    "fused": quantize_fused,
+}
 
 
 def quantize_in_part(

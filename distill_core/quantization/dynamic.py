@@ -17,7 +17,11 @@ _AS_MATMUL = "{}_MatMul"
 
 
 def quantize_dynamically(
-    model: Path, reduce_range: bool, file: Path, kept: Sequence[str] = ()
+    model: Path,
+    reduce_range: bool,
+    file: Path,
+    kept: Sequence[str] = (),
+    embeddings: bool = True,
 ) -> None:
     """Write the 8-bit twin of an ONNX file.
 
@@ -28,6 +32,7 @@ def quantize_dynamically(
         reduce_range: 7-bit weights.
         file: where it goes.
         kept: names of products that stay in fp32.
+        embeddings: quantize them too; False leaves them in fp32.
     """
     configuration = QuantizationConfig(
         is_static=False,
@@ -38,7 +43,7 @@ def quantize_dynamically(
         per_channel=True,
         reduce_range=reduce_range,
         nodes_to_exclude=[*activation_products(model), *kept, *map(_AS_MATMUL.format, kept)],
-        operators_to_quantize=_OPERATORS,
+        operators_to_quantize=_OPERATORS if embeddings else ["MatMul"],
     )
     with TemporaryDirectory(dir=file.parent) as scratch:
         ORTQuantizer(model).quantize(configuration, scratch)

@@ -1,6 +1,7 @@
 """Pipeline files: what is read, and what is said of a wrong one."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from pydantic import ValidationError
 from distill_core.config import LossWeights, Pipeline
 from distill_core.errors import ConfigError
 from distill_core.pipeline_file import looks_like_path, read_pipeline
+from distill_core.schemes import FP16, INT8
+from distill_core.targets import TARGETS
 
 MINIMAL = "name: reviews\nteacher: {source: owner/model}\ndata: {source: owner/data}\n"
 
@@ -275,3 +278,59 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("name: café".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"latin\.yaml: is not UTF-8 text"):
         read_pipeline(tmp_path / "latin.yaml")
+
+
+KIOSK = "targets:\n  - android-arm64\n  - {name: kiosk, like: linux-x86-64, %s}\n"
+
+
+def test_a_row_of_ones_own_is_one_that_there_is_with_other_values(tmp_path: Path) -> None:
+    fields = "schemes: [int8, fp16], instruction_set: AVX2, max_mb: 12, max_ms: 9"
+    more = KIOSK % fields + "gate: {max_ms: {kiosk: 3}, max_mb: {android-arm64: 20}}\n"
+    pipeline = read(tmp_path, MINIMAL + more)
+    phone, kiosk = pipeline.rows
+    assert phone == TARGETS["android-arm64"]
+    assert kiosk == replace(
+        TARGETS["linux-x86-64"], name="kiosk", schemes=(INT8, FP16), instruction_set="AVX2"
+    )
+    assert pipeline.limits.max_mb == {"kiosk": 12, "android-arm64": 20}
+    assert pipeline.limits.max_ms == {"kiosk": 3}
+    assert Pipeline.model_validate(pipeline.model_dump(mode="json")) == pipeline
+
+
+@pytest.mark.parametrize(
+    ("row", "key", "says"),
+    [
+        ("{name: k, like: linux}", "targets.0", "like: there is no target 'linux'; accepted: and"),
+        ("{name: web-wasm, like: web-wasm}", "targets.0", "'web-wasm' is a target already"),
+        ("{name: k, like: web-wasm, schemes: [int9]}", "targets.0", "no scheme 'int9'; accepted"),
+        ("{name: k, like: web-wasm, schemes: []}", "targets.0.schemes", "at least 1"),
+        (
+            "{name: k, like: web-wasm, schemes: [all-4-bits]}",
+            "targets.0",
+            "onnxruntime-web cannot load all-4-bits; accepted: int8, ",
+        ),
+        (
+            "{name: k, like: ios-arm64, runtime: tvm}",
+            "targets.0",
+            "no runtime 'tvm'; accepted: onn",
+        ),
+        ("{name: k, like: ios-arm64, provider: TPU}", "targets.0", "no provider 'TPU'; accepted"),
+        ("{name: k, like: ios-arm64, max_mb: -1}", "targets.0.max_mb", "greater than or equal"),
+        ("{name: k}", "targets.0.like", "is missing and has no default"),
+        ("{name: a/b, like: ios-arm64}", "targets.0.name", "String should match pattern"),
+        (
+            "{name: k, like: ios-arm64, scheme: [int8]}",
+            "targets.0.scheme",
+            "unknown key; did you mean 'schemes'?",
+        ),
+        ("{name: k, like: web-wasm}, {name: k, like: ios-arm64}", "targets", "'k' names two rows"),
+        ("3", "targets.0", "valid string"),
+    ],
+)
+def test_a_wrong_row_is_named_alone_with_what_is_accepted(
+    tmp_path: Path, row: str, key: str, says: str
+) -> None:
+    _, *lines = refusal(tmp_path, f"{MINIMAL}targets: [{row}]").splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"  {key}: ")
+    assert says in lines[0]

@@ -1,0 +1,82 @@
+"""Rows of one's own and execution providers, by the command line, from the pipeline file to the bundle."""
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+KIOSK = {
+    "name": "kiosk",
+    "like": "linux-x86-64",
+    "schemes": ["int8-reduced-range", "fp16"],
+    "max_mb": 12,
+}
+
+
+@pytest.fixture(scope="module")
+def own(run_cli, make_desk, tmp_path_factory):
+    """A run for a row of one's own, and for a target with an execution provider."""
+    desk = make_desk(tmp_path_factory.mktemp("own"))
+    desk.document["targets"] = [KIOSK, "android-qnn"]
+    desk.document["training"]["epochs"] = 1
+    desk.document["gate"] = {"retention": 0.1, "quantization_drop": 0.9, "max_ms": {"kiosk": 1000}}
+    desk.write()
+    done = run_cli("run", desk.pipeline_file, "--output", desk.output)
+    return desk, json.loads((desk.output / "report.json").read_text()), done.stdout
+
+
+def test_a_row_of_ones_own_gets_a_bundle_of_its_schemes(own):
+    desk, report, printed = own
+    kiosk = report["artifacts"][0]
+    assert kiosk["target"] == "kiosk"
+    assert [entry["scheme"] for entry in kiosk["candidates"]] == KIOSK["schemes"]
+    assert kiosk["operator_coverage"] is None
+    manifest = json.loads((desk.output / "bundles" / "kiosk" / "manifest.json").read_text())
+    assert (manifest["target"], manifest["runtime"]) == ("kiosk", "onnxruntime")
+    assert report["gate"]["limits"]["max_mb"] == {"kiosk": 12}
+    assert "kiosk" in printed
+
+
+def test_the_report_tells_what_a_provider_takes(own):
+    _, report, _ = own
+    artifact = report["artifacts"][1]
+    assert artifact["scheme"] == "int8-static"
+    found = artifact["operator_coverage"]
+    assert (found["provider"], found["tokens"]) == ("QNN", 32)
+    assert found["fixed_shapes"]["taken"] > found["dynamic_shapes"]["taken"]
+    assert any(note.startswith("android-qnn: QNN takes ") for note in report["notes"])
+
+
+def test_a_limit_of_a_row_is_one_of_the_gate(own, run_cli):
+    desk, _, _ = own
+    tight = {**KIOSK, "max_mb": 0.001}
+    done = run_cli(
+        "run",
+        desk.pipeline_file,
+        "--output",
+        desk.output,
+        "--set",
+        f"targets={json.dumps([tight])}",
+        code=1,
+    )
+    assert "kiosk: max_mb: " in done.stderr
+
+
+def test_json_is_all_that_is_printed_where_a_file_is_calibrated(own, run_cli):
+    desk, report, _ = own
+    command = ("run", desk.pipeline_file, "--output", desk.output.with_name("json"))
+    assert run_cli.json(*command)["name"] == report["name"]
+
+
+def test_the_table_of_targets_tells_the_provider(lone_cli):
+    rows = {row["name"]: row for row in lone_cli.json("targets")}
+    assert rows["android-arm64"]["provider"] is None
+    assert rows["ios-coreml"]["provider"] == "CoreML"
+    assert "not measured" in lone_cli("targets", COLUMNS="200").stdout
+
+
+def test_a_wrong_row_is_wrong_input(lone_cli, desk):
+    desk.document["targets"] = [{**KIOSK, "like": "linux"}]
+    error = lone_cli("check", desk.write(), code=2).stderr
+    assert "targets.0: like: there is no target 'linux'; accepted: android-arm64" in error
