@@ -115,7 +115,7 @@ def _quantize(
 ) -> list[Stage]:
     """Return the files of all schemes, and those that keep more precision where a target lacks it."""
     given = [unmapped(stage) for stage in (teacher, exported, evaluation, data)]
-    schemes = [scheme.name for scheme in schemes_of(job.pipeline.targets)]
+    schemes = [scheme.name for scheme in schemes_of(job.pipeline.rows)]
     artifacts = quantize.map(unmapped(job), schemes, *given).result()
     mended = keep_precision.map(unmapped(job), lacking(job, artifacts), *given).result()
     return [*artifacts, *mended_files(mended)]

@@ -50,6 +50,11 @@ def _make_dynamic(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
         onnx.save(draft, file)
 
 
+def _make_fused(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
+    with _smoothed(model, rows, file.parent) as even:
+        quantize_fused(even, scheme, rows, file)
+
+
 def _make_packed(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
     # Not smoothed: a loud row would widen the scales of all channels, where vectors are few.
     quantize_dynamically(model, False, file)
@@ -64,7 +69,7 @@ _MAKERS: Mapping[str, Callable[[Path, Scheme, Rows, Path], None]] = {
     "calibrated": quantize_statically,
     "fp16": halve,
     "blocks": quantize_blocks,
-    "fused": quantize_fused,
+    "fused": _make_fused,
 }
 
 

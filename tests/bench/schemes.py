@@ -22,7 +22,7 @@ PRESETS = {
     for name in ("arm64", "avx2", "avx512_vnni")
     for per_channel in (False, True)
 }
-WAYS = (*(scheme.name for scheme in schemes_of(TARGETS)), *PRESETS)
+WAYS = (*(scheme.name for scheme in schemes_of(TARGETS.values())), *PRESETS)
 
 
 def measure_scheme(name: str, main_job: Callable[[int], Any]) -> Mapping[str, Any]:
