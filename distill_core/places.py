@@ -34,6 +34,10 @@ class OwnTarget(Section):
     """Package that loads the file, which decides what schemes it can have."""
     schemes: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """What is measured, by name; the best of them within the gate is shipped."""
+    verifiers: tuple[str, ...] | None = None
+    """Places that the file is asked in, by name."""
+    oldest_runtime: str | None = None
+    """Oldest version of the runtime that is promised to load it."""
     provider: str | None = None
     """Execution provider of onnxruntime that runs the file."""
     max_mb: NonNegativeFloat | None = None

@@ -141,6 +141,7 @@ def derive_target(like: str, name: str, **fields: Any) -> Target:
         raise ConfigError(
             f"provider: there is no provider {target.provider!r}; accepted: {', '.join(PROVIDERS)}"
         )
+    _check_verifiers(target.verifiers)
     for scheme in target.schemes:
         if target.runtime not in scheme.runtimes:
             loaded = [known.name for known in SCHEMES.values() if target.runtime in known.runtimes]
@@ -148,6 +149,15 @@ def derive_target(like: str, name: str, **fields: Any) -> Target:
                 f"schemes: {target.runtime} cannot load {scheme.name}; accepted: {', '.join(loaded)}"
             )
     return target
+
+
+def _check_verifiers(names: Iterable[str]) -> None:
+    known = dict.fromkeys(name for row in TARGETS.values() for name in row.verifiers)
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"verifiers: there is no verifier {name!r}; accepted: {', '.join(known)}"
+            )
 
 
 def _find_scheme(name: str) -> Scheme:

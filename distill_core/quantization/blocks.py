@@ -154,6 +154,7 @@ def _finish(model: onnx.ModelProto) -> None:
     kept = [tensor for tensor in model.graph.initializer if readers[tensor.name]]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
-    model.ir_version = max(model.ir_version, _LEAST_IR)
+    if any(tensor.data_type == onnx.TensorProto.UINT4 for tensor in kept):
+        model.ir_version = max(model.ir_version, _LEAST_IR)
     if all(opset.domain != "com.microsoft" for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
