@@ -243,6 +243,13 @@ class Gate(_Section):
         return self.model_copy(update=limits)
 
 
+class BundleSettings(_Section):
+    """What a bundle has beside its model."""
+
+    signing_key: str | None = None
+    """PEM file of the ed25519 private key that signs manifest.json; null signs nothing."""
+
+
 class Tracking(_Section):
     """Where MLflow keeps the figures."""
 
@@ -295,6 +302,8 @@ class Pipeline(_Section):
     {name: kiosk, like: linux-x86-64, schemes: [int8, fp16], max_mb: 12}."""
     gate: Gate = Gate()
     """What a run must reach."""
+    bundle: BundleSettings = BundleSettings()
+    """What a bundle has beside its model."""
     tracking: Tracking = Tracking()
     """Where MLflow keeps the figures."""
     schedule: Schedule = Schedule()

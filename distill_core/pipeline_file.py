@@ -122,8 +122,11 @@ def _resolve_paths(pipeline: Pipeline, base: Path) -> Pipeline:
         "source": _resolve(pipeline.data.source, base),
         "unlabelled": unlabelled and _resolve(unlabelled, base),
     }
+    key = pipeline.bundle.signing_key
+    bundle = {"signing_key": key and _resolve(key, base)}
     return pipeline.model_copy(
         update={
+            "bundle": pipeline.bundle.model_copy(update=bundle),
             "teacher": pipeline.teacher.model_copy(update=teacher),
             "data": pipeline.data.model_copy(update=data),
         }

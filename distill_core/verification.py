@@ -17,6 +17,7 @@ from distill_core.pooling import Pooling
 from distill_core.runtime import answer_row, open_session
 
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.json.sig"
 SCHEMA_VERSION = 1
 
 
@@ -173,7 +174,7 @@ def _check_files(bundle: Path, manifest: Manifest) -> list[str]:
             )
         elif file_digest(path) != entry.sha256:
             problems.append(f"{entry.path}: its content is not what was published (sha256 differs)")
-    known = {entry.path for entry in manifest.files} | {MANIFEST}
+    known = {entry.path for entry in manifest.files} | {MANIFEST, SIGNATURE}
     there = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
     return problems + [f"{name}: is not in the manifest" for name in sorted(there - known)]
 

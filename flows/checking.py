@@ -28,22 +28,32 @@ def check_pipeline(pipeline: Pipeline) -> dict[str, Any]:
     return make_plan(pipeline, teacher, splits)
 
 
-def verify_bundle(bundle: Path, everywhere: bool) -> dict[str, Any]:
+def verify_bundle(bundle: Path, everywhere: bool, public_key: Path | None = None) -> dict[str, Any]:
     """Check a bundle on this machine, and if asked for where its target will run it.
 
     Args:
         bundle: the folder.
         everywhere: whether to ask the target's verifiers for the golden examples too, as far as this machine
             has them.
+        public_key: the PEM file of who must have signed it; None does not ask.
 
     Raises:
         BundleError: the folder is no bundle.
+        ConfigError: the key cannot be read.
     """
-    from distill_core.verification import as_facts, verify
+    from distill_core.signing import read_public_key, signature_problem
+    from distill_core.verification import SIGNATURE, as_facts, verify
 
+    key = read_public_key(public_key) if public_key else None
     found = verify(bundle)
     facts = dict(as_facts(found))
-    if everywhere and found.passed:
+    facts["signature"] = "not asked for" if (bundle / SIGNATURE).is_file() else "none"
+    if key:
+        problem = signature_problem(bundle, key)
+        facts["signature"] = "wrong" if problem else "right"
+        facts["problems"] = [*facts["problems"], *([problem] if problem else [])]
+        facts["passed"] = not facts["problems"]
+    if everywhere and facts["passed"]:
         facts |= _ask_everywhere(bundle, found.manifest.verifiers, facts)
     return facts
 

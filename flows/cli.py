@@ -44,6 +44,10 @@ Everywhere = Annotated[
         help="Also ask the emulators and runtimes of `make verifiers`; takes minutes.",
     ),
 ]
+PublicKey = Annotated[
+    Path | None,
+    typer.Option(help="PEM file of the ed25519 key that must have signed the bundle."),
+]
 RunFolder = Annotated[Path, typer.Argument(help="What an earlier run left.", metavar="OUTPUT")]
 Output = Annotated[Path | None, typer.Option(help="Where results go; runs/NAME by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -146,13 +150,18 @@ def watch(
 
 
 @app.command()
-def verify(bundle: Bundle, everywhere: Everywhere = False, as_json: Json = False) -> None:
+def verify(
+    bundle: Bundle,
+    everywhere: Everywhere = False,
+    public_key: PublicKey = None,
+    as_json: Json = False,
+) -> None:
     """Re-check a bundle: hashes, tokenizer, and the golden examples."""
     from distill_core.errors import VerificationError
     from flows.checking import verify_bundle
     from flows.terminal import print_json, print_verification
 
-    facts = verify_bundle(bundle, everywhere)
+    facts = verify_bundle(bundle, everywhere, public_key)
     (print_json if as_json else print_verification)(facts)
     if not facts["passed"]:
         raise VerificationError(

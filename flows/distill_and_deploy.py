@@ -22,7 +22,7 @@ from tasks.fetch import fetch_teacher, prepare_data
 from tasks.initialise import initialise_student
 from tasks.job import Job
 from tasks.mend import keep_precision, lacking, mended_files
-from tasks.publish import bundle, publish, write_report
+from tasks.publish import bundle, publish, signing_key, write_report
 from tasks.tracking import LiveLosses, failing, log_results, open_run
 from tasks.trim import trim_vocabulary
 from tasks.verify import verify
@@ -57,6 +57,7 @@ def distill_and_deploy(pipeline: Pipeline, output: Path) -> dict[str, Any]:
 
 
 def _run(job: Job) -> dict[str, Any]:
+    signing_key(job)  # one that cannot be read is told now, not after the training
     teacher = fetch_teacher(job)
     data = prepare_data(job, teacher)
     run = open_run(job, teacher, data)

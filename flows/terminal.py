@@ -146,8 +146,16 @@ def print_verification(facts: Mapping[str, Any]) -> None:
             f"examples are answered alike (largest difference of a logit "
             f"{facts['largest_difference']:.2g}, tolerance {facts['logit_tolerance']:.2g})",
             *(f"  on {place}" for place in facts["verified_on"]),
+            f"  {SIGNATURES[facts['signature']]}",
             *missing_lines(facts.get("verifiers_missing", ())),
         )
+
+
+SIGNATURES = {
+    "none": "nobody signed it",
+    "not asked for": "a signature is there and was not checked: give --public-key",
+    "right": "the key's owner signed it",
+}
 
 
 def missing_lines(verifiers: Sequence[str]) -> list[str]:

@@ -115,7 +115,7 @@ STAGES = {
     "benchmark": Code(("benchmark", "benchmark_worker", "runtime"), ("torch", "onnxruntime")),
     "choice": Code(("selection", "outcome", "targets")),
     "bundle": Code(
-        ("bundle", "verification", "providers", "runtime", "targets", "heads"),
+        ("bundle", "verification", "signing", "providers", "runtime", "targets", "heads"),
         ("tokenizers", "onnxruntime"),
     ),
     "verification": Code(

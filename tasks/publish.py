@@ -29,12 +29,16 @@ Stages = Mapping[str, Stage]
 @task(name="bundle", task_run_name="bundle for {target.name}", cache_policy=NO_CACHE)
 def bundle(job: Job, target: Target, artifact: Stage, stages: Stages) -> State[Stage]:
     """Assemble a target's bundle, and verify it on this machine."""
+    from distill_core.signing import fingerprint, sign
+
+    key = signing_key(job)
     inputs = {
         "name": job.pipeline.name,
         "target": asdict(target),
         "artifact": artifact.key,
         "student": _shipped(stages).key,
         "max_length": job.pipeline.data.max_length,
+        "signed_by": key and fingerprint(key.public_key()),
     }
 
     def build(folder: Path) -> dict[str, Any]:
@@ -62,6 +66,8 @@ def bundle(job: Job, target: Target, artifact: Stage, stages: Stages) -> State[S
         bundle.assemble(
             made, origin, some_texts(origin.head, stages["data"], GOLDEN_ROWS), folder / BUNDLE
         )
+        if key:
+            sign(folder / BUNDLE, key)
         found = verification.verify(folder / BUNDLE)
         if not found.passed:
             problems = "\n  ".join(found.problems)
@@ -73,6 +79,18 @@ def bundle(job: Job, target: Target, artifact: Stage, stages: Stages) -> State[S
     stage = run_stage(job.output, "bundle", inputs, build)
     publish_facts(job.pipeline.name, stage, target.name)
     return as_state(stage)
+
+
+def signing_key(job: Job) -> Any:
+    """Return the key that bundles are signed with, if there is one.
+
+    Raises:
+        ConfigError: it is named, and cannot be read.
+    """
+    from distill_core.signing import read_private_key
+
+    path = job.pipeline.bundle.signing_key
+    return read_private_key(Path(path)) if path else None
 
 
 def _shipped(stages: Stages) -> Stage:

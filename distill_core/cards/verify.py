@@ -1,10 +1,12 @@
-"""Check this bundle on any machine: python verify.py.
+"""Check this bundle on any machine: python verify.py [--public-key KEY.pem].
 
 It needs numpy and onnxruntime; with tokenizers installed, it checks the token ids too. Exit code 0: every
 file is what was published, and the golden examples are answered as they should be. 1: what differs is
-printed.
+printed. With a public key, `manifest.json.sig` must be its owner's signature; that needs cryptography.
 """
 
+import argparse
+import base64
 import hashlib
 import json
 import platform
@@ -16,10 +18,11 @@ import numpy as np
 import onnxruntime
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, public_key: Path | None = None) -> int:
     """Check a bundle, and print what was found."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    problems = check_files(folder, manifest)
+    problems = check_signature(folder, public_key) if public_key else []
+    problems += check_files(folder, manifest)
     largest = 0.0
     if not problems:
         problems += check_tokenizer(folder, manifest)
@@ -32,6 +35,22 @@ def main(folder: Path) -> int:
     print(f"{manifest['name']} for {manifest['target']}: {verdict}")
     print(f"largest difference {largest:.2g}, on {where}")
     return 1 if problems else 0
+
+
+def check_signature(folder: Path, public_key: Path) -> list[str]:
+    """Return what is wrong with the signature of the manifest."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    path = folder / "manifest.json.sig"
+    if not path.is_file():
+        return ["manifest.json.sig: is missing, so nobody signed this bundle"]
+    key: Any = load_pem_public_key(public_key.read_bytes())
+    try:
+        key.verify(base64.b64decode(path.read_bytes()), (folder / "manifest.json").read_bytes())
+    except (ValueError, InvalidSignature):
+        return ["manifest.json.sig: the manifest was not signed by this key, or was changed since"]
+    return []
 
 
 def check_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
@@ -108,4 +127,8 @@ def read(manifest: dict[str, Any], outputs: list[Any], mask: Any) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(__file__).parent))
+    parser = argparse.ArgumentParser(description="Check this bundle.")
+    parser.add_argument(
+        "--public-key", type=Path, help="PEM file of the ed25519 key that signed it"
+    )
+    sys.exit(main(Path(__file__).parent, parser.parse_args().public_key))

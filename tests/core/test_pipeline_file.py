@@ -303,7 +303,11 @@ def test_a_row_of_ones_own_is_one_that_there_is_with_other_values(tmp_path: Path
         ("{name: k, like: linux}", "targets.0", "like: there is no target 'linux'; accepted: and"),
         ("{name: web-wasm, like: web-wasm}", "targets.0", "'web-wasm' is a target already"),
         ("{name: k, like: web-wasm, schemes: [int9]}", "targets.0", "no scheme 'int9'; accepted"),
-        ("{name: k, like: web-wasm, verifiers: [moon]}", "targets.0", "no verifier 'moon'; accepted"),
+        (
+            "{name: k, like: web-wasm, verifiers: [moon]}",
+            "targets.0",
+            "no verifier 'moon'; accepted",
+        ),
         ("{name: k, like: web-wasm, schemes: []}", "targets.0.schemes", "at least 1"),
         (
             "{name: k, like: web-wasm, schemes: [all-4-bits]}",

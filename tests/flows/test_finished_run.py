@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distill_core.targets import find_target
+from tests.core.test_signing import write_keys
 
 pytestmark = pytest.mark.integration
 
@@ -312,3 +313,21 @@ def test_prefect_has_a_readable_artifact_of_every_stage(prefect_server, finished
     assert "| metrics.accuracy |" in artifacts["quantize to int8"].data
     assert "### candidates" in artifacts["choose for ios-arm64"].data
     assert str(finished_run.desk.teacher) in artifacts["fetch teacher"].data
+
+
+def test_bundles_are_signed_where_a_key_is_given(run_cli, prefect_server, finished_run, tmp_path):
+    private, public = write_keys(tmp_path)
+    output = finished_run.copy("signed")
+    key = f"bundle.signing_key={private}"
+    run_cli("run", finished_run.desk.pipeline_file, "--output", output, "--set", key)
+    assert prefect_server.states(output)["benchmark"] == "Cached"
+    for made in (output / "bundles").iterdir():
+        assert "was not checked: give --public-key" in run_cli("verify", made).stdout
+        assert "owner signed it" in run_cli("verify", made, "--public-key", public).stdout
+    _, foreign = write_keys(tmp_path, bytes(32))
+    done = run_cli("verify", made, "--public-key", foreign, code=1)
+    assert "manifest.json was not signed by this key" in done.stderr
+    run_cli("verify", made, "--public-key", private, code=2)
+    run_cli("run", finished_run.desk.pipeline_file, "--set", "bundle.signing_key=none.pem", code=2)
+    everything = b"".join(path.read_bytes() for path in output.rglob("*.json"))
+    assert b"PRIVATE KEY" not in everything
