@@ -79,6 +79,7 @@ _QUANTIZED_FACTS = (
     "agreement",
     "drop",
     "flips",
+    "fp32_left",
 )
 
 

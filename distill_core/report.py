@@ -60,16 +60,7 @@ def render_html(report: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -
     """
     student, artifacts = student_model(report), artifact_models(report)
     least = least_favourable(artifacts or [student])
-    candidates = [
-        {"target": artifact["target"], **entry}
-        for artifact in report["artifacts"]
-        for entry in artifact.get("candidates", ())
-    ]
-    places = [
-        {"target": artifact["target"], **entry}
-        for artifact in report["artifacts"]
-        for entry in artifact.get("verifications") or ()
-    ]
+    candidates = _of_targets(report, "candidates")
     template = _environment().get_template(TEMPLATE)
     return template.render(
         report=report,
@@ -81,7 +72,8 @@ def render_html(report: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -
         failures=[(text, advice(text)) for text in report["gate"]["failures"]],
         candidates=candidates,
         candidates_chart=candidates_chart(candidates) if candidates else None,
-        places=places,
+        places=_of_targets(report, "verifications"),
+        leftovers=_of_targets(report, "fp32_left"),
         slower=SLOWER,
         charts=_charts(report, steps),
         total_loss=total_loss(report.get("losses") or {}),
@@ -92,6 +84,15 @@ def render_html(report: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -
         pairs=confused_pairs(report),
         pipeline=_as_yaml(report.get("pipeline")),
     )
+
+
+def _of_targets(report: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the entries of a list that each artifact has, with its target."""
+    return [
+        {"target": artifact["target"], **entry}
+        for artifact in report["artifacts"]
+        for entry in artifact.get(name) or ()
+    ]
 
 
 def write_html(report: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], path: Path) -> None:

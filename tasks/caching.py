@@ -105,11 +105,11 @@ STAGES = {
     ),
     "onnx": Code(("export", "runtime"), (*_TORCH, *_ONNX)),
     "artifact": Code(
-        ("quantization", "schemes", "scoring", "evaluation", "runtime", "heads"),
+        ("quantization", "schemes", "scoring", "footprint", "evaluation", "runtime", "heads"),
         (*_ONNX, "numpy", "scipy"),
     ),
     "mended": Code(
-        ("quantization", "schemes", "scoring", "evaluation", "runtime", "heads"),
+        ("quantization", "schemes", "scoring", "footprint", "evaluation", "runtime", "heads"),
         (*_ONNX, "numpy", "scipy"),
     ),
     "benchmark": Code(("benchmark", "benchmark_worker", "runtime"), ("torch", "onnxruntime")),

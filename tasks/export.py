@@ -60,11 +60,13 @@ def score_artifact(file: Path, teacher: Stage, evaluation: Stage, data: Stage) -
     import numpy as np
 
     from distill_core.batches import open_tokenized
+    from distill_core.footprint import fp32_left
     from distill_core.scoring import score_file
 
     logits, head = np.load(evaluation.folder / LOGITS), head_of(teacher)
     scored = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
     return {
+        "fp32_left": fp32_left(file),
         **score_file(file, head, scored, logits["teacher"], logits["student"]),
         "validation": measure_validation(file, teacher, evaluation, data),
     }

@@ -270,6 +270,8 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
             ("p50 ms", _figure("timings.int8.p50_ms", "{:.2f}")),
             ("rounds", _spread),
             ("faster than fp32", _times_fp32),
+            ("load ms", _figure("timings.int8.load_ms", "{:.0f}")),
+            ("peak MB", _figure("timings.int8.peak_rss_mb", "{:.0f}")),
         ),
     ),
     "agreement": (

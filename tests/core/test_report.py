@@ -206,6 +206,7 @@ def example_artifact(target: str, scheme: str, retention: float, p50: float) -> 
         "verified_on": ["linux-x86_64 onnxruntime 1.23.2"],
         "verifications": [example_verification("arm64-no-dotprod", 3)],
         "verifiers_missing": ["arm64-dotprod"],
+        "fp32_left": [{"operator": "LayerNormalization", "nodes": 7, "mb": 0.0216}],
         "candidates": [
             example_candidate(scheme, 67_446_120, "chosen"),
             example_candidate("int8-of-4-bits", 41_446_120, "takes 1.80 times as long as int8"),

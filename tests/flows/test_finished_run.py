@@ -54,7 +54,15 @@ FIELDS = {
 }
 ARTIFACT_FIELDS = {
     *("target", "file", "scheme", "bytes", "sha256", "metrics", "retention", "agreement"),
-    *("latency_ms", "teacher_latency_ms", "load_ms", "peak_rss_mb", "verified_on", "candidates"),
+    *(
+        "latency_ms",
+        "teacher_latency_ms",
+        "load_ms",
+        "peak_rss_mb",
+        "verified_on",
+        "candidates",
+        "fp32_left",
+    ),
     *("verifications", "verifiers_missing"),
 }
 
