@@ -104,7 +104,9 @@ def test_run_prints_the_verdict_and_a_line_for_each_target(finished_run):
     printed = finished_run.printed
     assert "tiny: passed" in printed
     assert "retention" in printed
-    assert re.findall(r"(android-arm64|ios-arm64) ", printed) == ["android-arm64", "ios-arm64"]
+    targets = ["android-arm64", "ios-arm64"]
+    assert re.findall(r"│ (android-arm64|ios-arm64) ", printed) == targets
+    assert re.findall(r"(android-arm64|ios-arm64) verified on", printed) == targets
     assert finished_run.report["mlflow_run_id"] in printed
 
 
