@@ -250,7 +250,8 @@ def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
         "  teacher.sourc: unknown key; did you mean 'source'? accepted: source, revision",
         "  data: is missing and has no default",
         "  nam: unknown key; did you mean 'name'? accepted: "
-        "name, teacher, task, data, student, baseline, losses, training, targets, gate, bundle, tracking, schedule",
+        "name, teacher, task, data, student, baseline, losses, training, targets, gate, bundle, "
+        "tracking, schedule",
     ]
 
 
