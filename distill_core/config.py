@@ -16,12 +16,13 @@ from pydantic import (
     model_validator,
 )
 
+from distill_core.gate import Gate
 from distill_core.places import OwnTarget, Place, known_target
-from distill_core.section import Section as _Section
+from distill_core.section import Section
 from distill_core.targets import Target, find_target
 
 
-class TeacherSource(_Section):
+class TeacherSource(Section):
     """Where the fine-tuned model comes from."""
 
     source: Annotated[str, Field(min_length=1)]
@@ -30,7 +31,7 @@ class TeacherSource(_Section):
     """Branch, tag or commit on the hub; null takes the main branch."""
 
 
-class Columns(_Section):
+class Columns(Section):
     """Which columns of the data set hold what."""
 
     text: str = "text"
@@ -54,7 +55,7 @@ class Columns(_Section):
     """Texts of which one goes with `text`, as lists of strings; `label` is its number, from 0."""
 
 
-class DataSource(_Section):
+class DataSource(Section):
     """The rows to learn from and to be judged on."""
 
     source: Annotated[str, Field(min_length=1)]
@@ -73,7 +74,7 @@ class DataSource(_Section):
     they are divided, and nothing is lost."""
 
 
-class StudentShape(_Section):
+class StudentShape(Section):
     """What of the teacher the student starts from: which layers, and how wide."""
 
     layers: (
@@ -103,7 +104,7 @@ class StudentShape(_Section):
         return layers
 
 
-class Ramp(_Section):
+class Ramp(Section):
     """A weight that goes along a straight line, from the first step of the training to the last."""
 
     model_config = ConfigDict(serialize_by_alias=True)
@@ -130,7 +131,7 @@ LOSSES = ("distillation", "task", "cosine", "hidden", "embeddings", "attention",
 RECORDED = LOSSES[:3]
 
 
-class LossWeights(_Section):
+class LossWeights(Section):
     """How much each loss counts, and what it is. The defaults are DistilBERT's published weights."""
 
     distillation: Weight = 5.0
@@ -188,7 +189,7 @@ def _largest(weight: float | Ramp) -> float:
     return max(weight.start, weight.to) if isinstance(weight, Ramp) else weight
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     """How the student is trained."""
 
     epochs: PositiveInt = 3
@@ -219,38 +220,14 @@ class TrainingSettings(_Section):
     """Stop after this many epochs without a better validation score."""
 
 
-class Gate(_Section):
-    """What a run must reach, or it fails and publishes nothing."""
-
-    retention: NonNegativeFloat = 0.97
-    """Least main metric of the student, as a share of the teacher's."""
-    quantization_drop: NonNegativeFloat = 0.01
-    """Most that quantization may take from the student's main metric."""
-    max_mb: dict[str, NonNegativeFloat] = Field(default_factory=dict)
-    """Largest file of a target, in megabytes (10^6 bytes): {target: MB}."""
-    max_ms: dict[str, NonNegativeFloat] = Field(default_factory=dict)
-    """Largest median latency of a target on the machine of the run, in ms: {target: ms}."""
-
-    def limited(self, places: tuple[str | OwnTarget, ...]) -> "Gate":
-        """Return it with the limits that rows of one's own bring along."""
-        limits: dict[str, dict[str, float]] = {}
-        for name in ("max_mb", "max_ms"):
-            own = {
-                place.name: getattr(place, name) for place in places if isinstance(place, OwnTarget)
-            }
-            given = {target: limit for target, limit in own.items() if limit is not None}
-            limits[name] = {**given, **getattr(self, name)}
-        return self.model_copy(update=limits)
-
-
-class BundleSettings(_Section):
+class BundleSettings(Section):
     """What a bundle has beside its model."""
 
     signing_key: str | None = None
     """PEM file of the ed25519 private key that signs manifest.json; null signs nothing."""
 
 
-class Tracking(_Section):
+class Tracking(Section):
     """Where MLflow keeps the figures."""
 
     uri: str | None = None
@@ -259,7 +236,7 @@ class Tracking(_Section):
     """Register the exported model under this name."""
 
 
-class Schedule(_Section):
+class Schedule(Section):
     """When `serve` runs the pipeline by itself: cron expressions, UTC."""
 
     cron: str | None = None
@@ -278,7 +255,7 @@ class Schedule(_Section):
         return expression
 
 
-class Pipeline(_Section):
+class Pipeline(Section):
     """One teacher, one data set, one student, and the places where it will run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]

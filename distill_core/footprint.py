@@ -7,7 +7,7 @@ from typing import Any
 import onnx
 from onnx import numpy_helper
 
-PRODUCTS = ("MatMul", "Gemm")
+_PRODUCTS = ("MatMul", "Gemm")
 """Operators that are counted without weights too: products of two activations, as attention has them."""
 
 _LEAST_MB = 0.001
@@ -33,10 +33,10 @@ def fp32_left(file: Path) -> list[dict[str, Any]]:
     mb: defaultdict[str, float] = defaultdict(float)
     for node in graph.node:
         read = [name for name in node.input if name in sizes]
-        if read or node.op_type in PRODUCTS:
+        if read or node.op_type in _PRODUCTS:
             nodes[node.op_type] += 1
         # Weights that several read are counted with the first.
         mb[node.op_type] += sum(sizes.pop(name) for name in dict.fromkeys(read))
-    kept = [kind for kind in nodes if kind in PRODUCTS or mb[kind] >= _LEAST_MB]
+    kept = [kind for kind in nodes if kind in _PRODUCTS or mb[kind] >= _LEAST_MB]
     ordered = sorted(kept, key=lambda kind: (-mb[kind], kind))
     return [{"operator": kind, "nodes": nodes[kind], "mb": round(mb[kind], 3)} for kind in ordered]

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill_core.config import Gate, Pipeline
+from distill_core.config import Pipeline
+from distill_core.gate import Gate
 
 SCHEMA_VERSION = 1
 
@@ -100,8 +101,8 @@ def build_report(
         pipeline: the pipeline file.
         facts: of the stages teacher, data, student, evaluation, baselines, benchmark and mlflow, and
             vocabulary, if it was trimmed.
-        artifacts: entries of `describe_artifact`, with `file`, `candidates`, `verified_on`,
-            `verifications` and `verifiers_missing`.
+        artifacts: entries of `describe_artifact`, with `file`, `candidates`, `operator_coverage`,
+            `verified_on`, `verifications` and `verifiers_missing`.
         timings_s: seconds that each stage took when it was made.
         versions: of Python and the libraries.
     """

@@ -36,8 +36,6 @@ class OwnTarget(Section):
     """What is measured, by name; the best of them within the gate is shipped."""
     verifiers: tuple[str, ...] | None = None
     """Places that the file is asked in, by name."""
-    oldest_runtime: str | None = None
-    """Oldest version of the runtime that is promised to load it."""
     provider: str | None = None
     """Execution provider of onnxruntime that runs the file."""
     max_mb: NonNegativeFloat | None = None

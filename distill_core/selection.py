@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from distill_core.config import Gate
+from distill_core.gate import Gate
 from distill_core.outcome import judge_artifact
 
 SLOWER = 1.15

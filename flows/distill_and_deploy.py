@@ -91,10 +91,8 @@ def _run(job: Job) -> dict[str, Any]:
             "onnx": exported,
             "benchmark": timings,
         }
-        if untaught:
-            stages["untaught"] = untaught
-        if shipped:
-            stages["vocabulary"] = shipped
+        asked_for = {"untaught": untaught, "vocabulary": shipped}
+        stages |= {name: stage for name, stage in asked_for.items() if stage}
         shipped_files = chosen(artifacts, choices)
         bundles = bundle.map(unmapped(job), targets, shipped_files, unmapped(stages)).result()
         verifications = verify.map(

@@ -23,8 +23,8 @@ from distill_core.schemes import Scheme, largest_weight
 
 QUANTIZED_FILE = "model_quantized.onnx"
 
-
 Rows = Sequence[Mapping[str, Any]]
+"""Training texts, token ids and masks."""
 
 
 def quantize(model: Path, scheme: Scheme, rows: Rows, folder: Path) -> Path:
@@ -74,7 +74,7 @@ _MAKERS: Mapping[str, Callable[[Path, Scheme, Rows, Path], None]] = {
 
 
 def quantize_in_part(
-    model: Path, scheme: Scheme, rows: Sequence[Mapping[str, Any]], within: Within, folder: Path
+    model: Path, scheme: Scheme, rows: Rows, within: Within, folder: Path
 ) -> list[str]:
     """Write a file with as few matrices in fp32 as it takes to lose little enough.
 
@@ -93,7 +93,7 @@ def quantize_in_part(
 
 
 @contextmanager
-def _smoothed(model: Path, rows: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[Path]:
+def _smoothed(model: Path, rows: Rows, folder: Path) -> Iterator[Path]:
     even = onnx.load(model)
     smooth(even, rows)
     with TemporaryDirectory(dir=folder) as scratch:

@@ -5,8 +5,7 @@ ContribOperators.md. Its MatMulNBitsQuantizer, which writes them too, cannot be 
 onnx-ir, so that its inner functions are called here.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from onnx import helper, numpy_helper
 from onnxruntime.capi import _pybind_state as kernels
 from onnxruntime.quantization.onnx_model import ONNXModel
 
+from distill_core.quantization.readers import count_readers
 from distill_core.schemes import Scheme
 
 BLOCK = 32
@@ -45,15 +45,9 @@ def quantize_blocks(
     wrapped = ONNXModel(onnx.load(model))
     wrapped.replace_gemm_with_matmul()
     draft = wrapped.model
-    arrays = {tensor.name: tensor for tensor in draft.graph.initializer}
-    readers = _count_readers(draft.graph)
-    for place, node in enumerate(draft.graph.node):
-        if node.op_type != "MatMul" or readers[node.input[1]] != 1 or node.input[1] not in arrays:
-            continue
-        weights = numpy_helper.to_array(arrays[node.input[1]])
-        if weights.ndim == 2:
-            replaced = _multiply(draft.graph, node, weights, scheme.weight_bits)
-            draft.graph.node[place].CopyFrom(replaced)
+    for place, node, weights in _with_table(draft.graph, "MatMul", 1):
+        replaced = _multiply(draft.graph, node, weights, scheme.weight_bits)
+        draft.graph.node[place].CopyFrom(replaced)
     _finish(draft)
     if scheme.embedding_bits:
         quantize_embeddings(draft, scheme.embedding_bits)
@@ -67,15 +61,30 @@ def quantize_embeddings(model: onnx.ModelProto, bits: int) -> None:
         model: with its embeddings in fp32.
         bits: 4 or 8.
     """
-    arrays = {tensor.name: tensor for tensor in model.graph.initializer}
-    readers = _count_readers(model.graph)
-    for place, node in enumerate(model.graph.node):
-        if node.op_type != "Gather" or readers[node.input[0]] != 1 or node.input[0] not in arrays:
-            continue
-        table = numpy_helper.to_array(arrays[node.input[0]])
-        if table.ndim == 2 and table.dtype == np.float32 and table.shape[1] % BLOCK == 0:
+    for place, node, table in _with_table(model.graph, "Gather", 0):
+        if table.dtype == np.float32 and table.shape[1] % BLOCK == 0:
             model.graph.node[place].CopyFrom(_look_up(model.graph, node, table, bits))
     _finish(model)
+
+
+def _with_table(
+    graph: onnx.GraphProto, operator: str, which: int
+) -> Iterator[tuple[int, onnx.NodeProto, Any]]:
+    """Yield the nodes of a kind that alone read a constant of two axes: place, node, and its numbers.
+
+    Args:
+        graph: whose nodes may be replaced meanwhile, one for one.
+        operator: the kind.
+        which: of its inputs is the constant.
+    """
+    arrays = {tensor.name: tensor for tensor in graph.initializer}
+    readers = count_readers(graph)
+    for place, node in enumerate(graph.node):
+        if node.op_type != operator or node.input[which] not in arrays:
+            continue
+        numbers = numpy_helper.to_array(arrays[node.input[which]])
+        if readers[node.input[which]] == 1 and numbers.ndim == 2:
+            yield place, node, numbers
 
 
 def _multiply(
@@ -120,9 +129,8 @@ def _look_up(
     for kind, array in (("numbers", numbers.reshape(table.shape)), ("zeros", zeros)):
         graph.initializer.append(_whole(array.astype(np.uint8), f"{name}_{kind}", bits))
     graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scales"))
-    attributes: dict[str, Any] = (
-        {"bits": bits} if bits == 8 else {}
-    )  # unknown to runtimes that know 4 bits alone
+    # Unknown to runtimes that know 4 bits alone.
+    attributes: dict[str, Any] = {"bits": bits} if bits == 8 else {}
     return helper.make_node(
         "GatherBlockQuantized",
         [f"{data}_numbers", indices, f"{data}_scales", f"{data}_zeros"],
@@ -144,13 +152,9 @@ def _whole(array: UInt8[np.ndarray, "rows columns"], name: str, bits: int) -> on
     return helper.make_tensor(name, onnx.TensorProto.UINT4, array.shape, packed.tobytes(), raw=True)
 
 
-def _count_readers(graph: onnx.GraphProto) -> Counter[str]:
-    return Counter(name for node in graph.node for name in node.input)
-
-
 def _finish(model: onnx.ModelProto) -> None:
     """Drop tensors that nothing reads, and name what the file now needs."""
-    readers = _count_readers(model.graph)
+    readers = count_readers(model.graph)
     kept = [tensor for tensor in model.graph.initializer if readers[tensor.name]]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)

@@ -32,8 +32,8 @@ def keep_precision(
         file: where it goes.
 
     Returns:
-        Names of the products kept, the most sensitive first; none where even with all but one of them no
-        file was within. There is no file then.
+        Names of the products kept, the most sensitive first; none, and no file, where no such count of them
+        was enough.
     """
     sensitive = rank_products(model, reduce_range, rows)
     count = 1

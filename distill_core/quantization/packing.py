@@ -6,7 +6,6 @@ file, and then multiplies as in the 8-bit file; of the embeddings only the rows 
 each call.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from distill_core.quantization.codebook import (
     learn_codebook,
     pick_shape,
 )
+from distill_core.quantization.readers import count_readers
 from distill_core.quantization.rounding import round_matrix
 
 CODEBOOK = "codebook"
@@ -131,7 +131,7 @@ def _find_matrices(graph: onnx.GraphProto) -> list[_Matrix]:
 
 def _find_tables(graph: onnx.GraphProto) -> list[_Table]:
     arrays = {tensor.name: tensor for tensor in graph.initializer}
-    readers = Counter(name for node in graph.node for name in node.input)
+    readers = count_readers(graph)
     wideners = {node.input[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
     found = []
     for node in graph.node:

@@ -1,6 +1,5 @@
 """Even out what goes into a matrix before it becomes 8 bits wide."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from jaxtyping import Float
 from onnx import helper, numpy_helper
 
 from distill_core.quantization.calibration import largest_inputs
+from distill_core.quantization.readers import count_readers
 
 _SHARE = 0.75
 """Of the unevenness that the weights take over. Of a student of 3 x 384, KL from its fp32 file over 872
@@ -36,7 +36,7 @@ def smooth(model: onnx.ModelProto, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     graph = model.graph
     arrays = {tensor.name: tensor for tensor in graph.initializer}
-    readers = Counter(name for node in graph.node for name in node.input)
+    readers = count_readers(graph)
     products = [
         node
         for node in graph.node

@@ -5,6 +5,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from distill_core.batches import open_tokenized
 from distill_core.benchmark import pick_rows
 from distill_core.teacher import load_tokenizer
@@ -88,7 +90,5 @@ def compare_places(
 
 
 def _logits(name: str, place: Any, file: Path, questions: Sequence[Question]) -> Any:
-    import numpy as np
-
     answers = ask(VERIFIERS[name], place, file, questions, seconds=1_800)
     return np.concatenate([outputs["logits"] for outputs in answers.outputs])

@@ -10,17 +10,17 @@ from distill_core.quantization import QUANTIZED_FILE, quantize, quantize_in_part
 from distill_core.quantization.dynamic import quantize_dynamically
 from distill_core.quantization.mixed import keep_precision, rank_products
 from distill_core.schemes import INT8
-from tests.core.test_smoothing import ROWS, _answers, _two_layers
+from tests.core.loud_file import ROWS, answers, two_layers
 
 
 @pytest.fixture
 def loud(tmp_path: Path) -> Path:
     """Two matrices, the second one with an input that 8 bits do not suit."""
-    return _two_layers(tmp_path / "model.onnx", loudness=100)
+    return two_layers(tmp_path / "model.onnx", loudness=100)
 
 
 def _error(file: Path, model: Path) -> float:
-    return float(np.square(_answers(file) - _answers(model)).mean())
+    return float(np.square(answers(file) - answers(model)).mean())
 
 
 def _kinds(file: Path) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distill_core.config import Gate
+from distill_core.gate import Gate
 from distill_core.outcome import describe_artifact, judge
 
 ARTIFACT = {"target": "web-wasm", "drop": 0.004, "bytes": 17_600_000, "latency_ms": {"p50": 2.5}}
@@ -40,7 +40,18 @@ def test_speedup_is_the_teachers_median_over_the_artifacts():
         "peak_rss_mb": 90.0,
     }
     quantized = dict.fromkeys(
-        ("scheme", "bytes", "sha256", "metrics", "retention", "agreement", "drop", "flips"), 0
+        (
+            "scheme",
+            "bytes",
+            "sha256",
+            "metrics",
+            "retention",
+            "agreement",
+            "drop",
+            "flips",
+            "fp32_left",
+        ),
+        0,
     )
     entry = describe_artifact("web-wasm", quantized, timing, timing | {"p50_ms": 11.0})
     assert entry["speedup"] == 5.5

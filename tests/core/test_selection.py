@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_core.config import Gate
+from distill_core.gate import Gate
 from distill_core.selection import SLOWER, Candidate, choose
 
 INT8 = Candidate("int8", "a", "11", 0.001, 0.01, 20_000_000, 1.0, 50.0, 100.0)

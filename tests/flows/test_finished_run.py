@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distill_core.targets import find_target
-from tests.core.test_signing import write_keys
+from tests.core.signing_keys import write_keys
 
 pytestmark = pytest.mark.integration
 

@@ -1,0 +1,30 @@
+"""What a run must reach, or nothing is published."""
+
+from pydantic import Field, NonNegativeFloat
+
+from distill_core.places import OwnTarget
+from distill_core.section import Section
+
+
+class Gate(Section):
+    """What a run must reach, or it fails and publishes nothing."""
+
+    retention: NonNegativeFloat = 0.97
+    """Least main metric of the student, as a share of the teacher's."""
+    quantization_drop: NonNegativeFloat = 0.01
+    """Most that quantization may take from the student's main metric."""
+    max_mb: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    """Largest file of a target, in megabytes (10^6 bytes): {target: MB}."""
+    max_ms: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    """Largest median latency of a target on the machine of the run, in ms: {target: ms}."""
+
+    def limited(self, places: tuple[str | OwnTarget, ...]) -> "Gate":
+        """Return it with the limits that rows of one's own bring along."""
+        limits: dict[str, dict[str, float]] = {}
+        for name in ("max_mb", "max_ms"):
+            own = {
+                place.name: getattr(place, name) for place in places if isinstance(place, OwnTarget)
+            }
+            given = {target: limit for target, limit in own.items() if limit is not None}
+            limits[name] = {**given, **getattr(self, name)}
+        return self.model_copy(update=limits)
