@@ -38,7 +38,7 @@ def verify_bundle(bundle: Path, everywhere: bool, public_key: Path | None = None
         public_key: the PEM file of who must have signed it; None does not ask.
 
     Raises:
-        BundleError: the folder is no bundle.
+        BundleError: the folder is no bundle, or its files were shaped and are to be asked everywhere.
         ConfigError: the key cannot be read.
     """
     from distill_core.signing import read_public_key, signature_problem
@@ -54,6 +54,12 @@ def verify_bundle(bundle: Path, everywhere: bool, public_key: Path | None = None
         facts["problems"] = [*facts["problems"], *([problem] if problem else [])]
         facts["passed"] = not facts["problems"]
     if everywhere and facts["passed"]:
+        if not found.manifest.plain:
+            raise BundleError(
+                f"{bundle}: its files were shaped (graph: in the pipeline file), and other places are asked "
+                "for logits alone; its run asked there before: verified_on in report.json. Accepted: verify "
+                "without --everywhere"
+            )
         facts |= _ask_everywhere(bundle, found.manifest.verifiers, facts)
     return facts
 

@@ -1,9 +1,9 @@
 """Tasks: assemble and verify a target's bundle, write the report, publish both."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -17,8 +17,21 @@ from tasks.benchmark import TEACHER
 from tasks.caching import Stage, as_state, run_stage
 from tasks.choose import chosen
 from tasks.job import Job
-from tasks.stages import BUNDLE, MODEL, ONNX, REPORT, REPORT_PAGE, STEPS, head_of, read_steps
+from tasks.stages import (
+    BUNDLE,
+    MODEL,
+    ONNX,
+    PLAIN,
+    REPORT,
+    REPORT_PAGE,
+    STEPS,
+    head_of,
+    read_steps,
+)
 from tasks.verify import some_texts, verification_of
+
+if TYPE_CHECKING:  # imports torch
+    from distill_core.bundle import Artifact, Origin
 
 GOLDEN_ROWS = 12
 
@@ -38,47 +51,64 @@ def bundle(job: Job, target: Target, artifact: Stage, stages: Stages) -> State[S
         "artifact": artifact.key,
         "student": _shipped(stages).key,
         "max_length": job.pipeline.data.max_length,
+        "graph": job.pipeline.graph.model_dump(),
         "signed_by": key and fingerprint(key.public_key()),
     }
 
     def build(folder: Path) -> dict[str, Any]:
-        from distill_core import bundle, providers, quantization, verification
+        from distill_core import bundle, providers, verification
+        from distill_core.graph.shape import GraphShape
 
-        origin = bundle.Origin(
-            name=job.pipeline.name,
-            student=_shipped(stages).folder / MODEL,
-            exported=stages["onnx"].folder / ONNX,
-            head=head_of(stages["teacher"]),
-            max_length=job.pipeline.data.max_length,
-            teacher_fingerprint=stages["teacher"].facts["fingerprint"],
-            inputs=stages["onnx"].facts["inputs"],
-            outputs=stages["onnx"].facts["outputs"],
-        )
-        made = bundle.Artifact(
-            target=target,
-            scheme=artifact.facts["scheme"],
-            file=artifact.folder / quantization.QUANTIZED_FILE,
-            metrics=artifact.facts["metrics"],
-            retention=artifact.facts["retention"],
-            agreement=artifact.facts["agreement"],
-        )
+        origin, made = _origin(job, stages), _made(target, artifact)
+        texts = some_texts(origin.head, stages["data"], GOLDEN_ROWS)
         (folder / BUNDLE).mkdir()
-        bundle.assemble(
-            made, origin, some_texts(origin.head, stages["data"], GOLDEN_ROWS), folder / BUNDLE
-        )
+        bundle.assemble(made, origin, texts, folder / BUNDLE)
+        if not origin.graph.plain:
+            (folder / PLAIN).mkdir()
+            bundle.assemble(made, replace(origin, graph=GraphShape()), texts, folder / PLAIN)
         if key:
             sign(folder / BUNDLE, key)
         found = verification.verify(folder / BUNDLE)
         if not found.passed:
             problems = "\n  ".join(found.problems)
             raise VerificationError(f"the bundle for {target.name} is not right:\n  {problems}")
-        length = job.pipeline.data.max_length
-        covered = target.provider and providers.cover(made.file, target.provider, length)
+        file = folder / BUNDLE / found.manifest.model
+        covered = target.provider and providers.cover(file, target.provider, origin.tokens)
         return {**verification.as_facts(found), "operator_coverage": covered}
 
     stage = run_stage(job.output, "bundle", inputs, build)
     publish_facts(job.pipeline.name, stage, target.name)
     return as_state(stage)
+
+
+def _origin(job: Job, stages: Stages) -> "Origin":
+    from distill_core.bundle import Origin
+
+    return Origin(
+        name=job.pipeline.name,
+        student=_shipped(stages).folder / MODEL,
+        exported=stages["onnx"].folder / ONNX,
+        head=head_of(stages["teacher"]),
+        max_length=job.pipeline.data.max_length,
+        teacher_fingerprint=stages["teacher"].facts["fingerprint"],
+        inputs=stages["onnx"].facts["inputs"],
+        outputs=stages["onnx"].facts["outputs"],
+        graph=job.pipeline.graph,
+    )
+
+
+def _made(target: Target, artifact: Stage) -> "Artifact":
+    from distill_core.bundle import Artifact
+    from distill_core.quantization import QUANTIZED_FILE
+
+    return Artifact(
+        target=target,
+        scheme=artifact.facts["scheme"],
+        file=artifact.folder / QUANTIZED_FILE,
+        metrics=artifact.facts["metrics"],
+        retention=artifact.facts["retention"],
+        agreement=artifact.facts["agreement"],
+    )
 
 
 def signing_key(job: Job) -> Any:
