@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
 from distill_core.errors import VerificationError
-from distill_core.files import copy_tree, new_file, new_folder, read_json, write_json
+from distill_core.files import copy_tree, file_digest, new_file, new_folder, read_json, write_json
 from distill_core.targets import Target
 from tasks.artifacts import publish_facts
 from tasks.benchmark import TEACHER
@@ -74,7 +74,12 @@ def bundle(job: Job, target: Target, artifact: Stage, stages: Stages) -> State[S
             raise VerificationError(f"the bundle for {target.name} is not right:\n  {problems}")
         file = folder / BUNDLE / found.manifest.model
         covered = target.provider and providers.cover(file, target.provider, origin.tokens)
-        return {**verification.as_facts(found), "operator_coverage": covered}
+        return {
+            **verification.as_facts(found),
+            "bytes": file.stat().st_size,
+            "sha256": file_digest(file),
+            "operator_coverage": covered,
+        }
 
     stage = run_stage(job.output, "bundle", inputs, build)
     publish_facts(job.pipeline.name, stage, target.name)
@@ -192,6 +197,8 @@ def _artifact_entry(
     verified = {stage.inputs["artifact"]: stage for stage in verifications}
     return {
         **describe_artifact(target.name, artifact.facts, timings[artifact.key], timings[TEACHER]),
+        "bytes": made.facts["bytes"],
+        "sha256": made.facts["sha256"],
         "file": f"bundles/{target.name}/onnx/{QUANTIZED_FILE}",
         **verification_of(target, verified[artifact.key]),
         "operator_coverage": made.facts["operator_coverage"],
