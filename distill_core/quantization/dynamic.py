@@ -8,6 +8,7 @@ import onnx
 from onnxruntime.quantization import QuantFormat, QuantizationMode, QuantType
 from optimum.onnxruntime import ORTQuantizer
 from optimum.onnxruntime.configuration import QuantizationConfig
+from transformers import PretrainedConfig
 
 _OPERATORS = ["MatMul", "Gather"]
 """All that holds weights: Gather reads the embeddings, Gemm becomes MatMul before quantization."""
@@ -46,7 +47,8 @@ def quantize_dynamically(
         operators_to_quantize=_OPERATORS if embeddings else ["MatMul"],
     )
     with TemporaryDirectory(dir=file.parent) as scratch:
-        ORTQuantizer(model).quantize(configuration, scratch)
+        # An empty configuration, since it warns where it finds none; the bundle has the real one.
+        ORTQuantizer(model, PretrainedConfig()).quantize(configuration, scratch)
         Path(scratch, f"{model.stem}_quantized.onnx").replace(file)
     _quantize_tied_decoder(file)
 
