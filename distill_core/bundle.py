@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from distill_core.export import signature
 from distill_core.files import file_digest, read_json, write_json
+from distill_core.filling import measure_filling
 from distill_core.golden import Shipped, Texts, golden_examples
 from distill_core.graph.answers import tolerance_of
 from distill_core.graph.ort_format import ORT_FILE, write_ort
@@ -26,6 +27,7 @@ from distill_core.teacher import load_tokenizer
 from distill_core.verification import (
     MANIFEST,
     FileEntry,
+    Filled,
     Golden,
     Manifest,
     TensorEntry,
@@ -92,6 +94,8 @@ class Origin:
     outputs: Sequence[dict[str, Any]]
     graph: GraphShape = field(default_factory=GraphShape)
     """How the files are shaped before they are shipped."""
+    asked: Sequence[Texts] = ()
+    """Texts of scored rows, by which it is measured what a fixed length costs."""
 
     @property
     def tokens(self) -> int:
@@ -114,6 +118,9 @@ def assemble(artifact: Artifact, origin: Origin, texts: Sequence[Texts], folder:
     shipped = Shipped(file, artifact.file, origin.graph, origin.head, origin.tokens, tokenizer)
     golden = golden_examples(shipped, [*texts, *_hard_texts(len(texts[0]))], folder)
     manifest = _manifest(artifact, origin, shipped, golden)
+    if origin.graph.length and origin.asked:
+        filled = measure_filling(shipped, origin.max_length, origin.asked)
+        manifest = manifest.model_copy(update={"filled": Filled(**filled)})
     (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
     shutil.copyfile(CHECK, folder / CHECK.name)
     files = tuple(_entry(path, folder) for path in sorted(folder.rglob("*")) if path.is_file())

@@ -43,6 +43,17 @@ class TensorEntry(_Part):
     dtype: str
 
 
+class Filled(_Part):
+    """What a fixed length costs the file that the target loads."""
+
+    length: int
+    """Tokens of every text, filled up or cut."""
+    texts: int
+    """How many were asked with and without it."""
+    cut: int
+    answered_otherwise: int
+
+
 class Golden(_Part):
     """A text and what the bundle must make of it."""
 
@@ -93,6 +104,8 @@ class Manifest(_Part):
     """What the file answers with."""
     padding: dict[str, int] = Field(default_factory=dict)
     """What fills each input up to the length of its shape, where that is fixed."""
+    filled: Filled | None = None
+    """What that costs."""
     labels: tuple[str, ...]
     pooling: Pooling | None = None
     """How the vectors of a text's tokens become one, where a task needs that."""

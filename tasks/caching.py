@@ -136,6 +136,7 @@ STAGES = {
         (
             "bundle",
             "golden",
+            "filling",
             "graph",
             "verification",
             "signing",

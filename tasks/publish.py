@@ -78,6 +78,7 @@ def bundle(job: Job, target: Target, artifact: Stage, stages: Stages) -> State[S
             **verification.as_facts(found),
             "bytes": file.stat().st_size,
             "sha256": file_digest(file),
+            "filled": found.manifest.filled and found.manifest.filled.model_dump(),
             "operator_coverage": covered,
         }
 
@@ -99,7 +100,17 @@ def _origin(job: Job, stages: Stages) -> "Origin":
         inputs=stages["onnx"].facts["inputs"],
         outputs=stages["onnx"].facts["outputs"],
         graph=job.pipeline.graph,
+        asked=_asked(job, stages),
     )
+
+
+def _asked(job: Job, stages: Stages) -> list[tuple[str, ...]]:
+    """Return the texts by which it is measured what a fixed length costs, if there is one."""
+    from distill_core.filling import ROWS
+
+    if job.pipeline.graph.length is None:
+        return []
+    return some_texts(head_of(stages["teacher"]), stages["data"], ROWS)
 
 
 def _made(target: Target, artifact: Stage) -> "Artifact":
@@ -199,6 +210,7 @@ def _artifact_entry(
         **describe_artifact(target.name, artifact.facts, timings[artifact.key], timings[TEACHER]),
         "bytes": made.facts["bytes"],
         "sha256": made.facts["sha256"],
+        "filled": made.facts["filled"],
         "file": f"bundles/{target.name}/onnx/{QUANTIZED_FILE}",
         **verification_of(target, verified[artifact.key]),
         "operator_coverage": made.facts["operator_coverage"],

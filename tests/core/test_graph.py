@@ -16,6 +16,8 @@ from transformers import BertTokenizerFast
 
 from distill_core.bundle import Artifact, Origin, assemble
 from distill_core.export import export_onnx, signature
+from distill_core.filling import measure_filling
+from distill_core.golden import Shipped
 from distill_core.graph.shape import GraphShape
 from distill_core.graph.shaping import shape_file
 from distill_core.graph.table import LAST_STEPS
@@ -69,6 +71,7 @@ class Made:
             teacher_fingerprint="0" * 64,
             **signature(self.exported),
             graph=GraphShape(**shape),
+            asked=self.texts,
         )
         made = Artifact(
             TARGETS[target], "int8-reduced-range", self.quantized, {"f1": 1.0}, 1.0, 1.0
@@ -298,3 +301,28 @@ def test_the_same_inputs_give_the_same_shaped_bundle(make, tmp_path):
     asked = {"inputs": "int32", "answer": "probabilities", "length": 24}
     manifests = [made.bundle(tmp_path / name, **asked).files for name in ("one", "two")]
     assert manifests[0] == manifests[1]
+
+
+def test_what_a_fixed_length_costs_is_counted(make, tmp_path):
+    made = make("sequence-classification")
+    shipped = Shipped(
+        file=made.exported,
+        made_from=made.exported,
+        shape=GraphShape(length=8),
+        head=made.head,
+        max_length=8,
+        tokenizer=load_tokenizer(made.student),
+    )
+    texts = [("The film",), ("The film was very good",), ("film " * 20,)]
+    found = measure_filling(shipped, 32, texts)
+    assert (found["length"], found["texts"], found["cut"]) == (8, 3, 1)
+    assert found["answered_otherwise"] <= 1  # in fp32, a text that is not cut is answered alike
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "multiple-choice"])
+def test_the_manifest_tells_what_a_fixed_length_costs(make, name, tmp_path):
+    made = make(name)
+    manifest = made.bundle(tmp_path / "bundle", length=24)
+    assert manifest.filled.texts == len(made.texts)
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert f"Of {len(made.texts)} such texts, {manifest.filled.answered_otherwise} are" in card

@@ -30,6 +30,9 @@ def test_nothing_before_the_bundles_is_made_anew(shaped, finished_run):
     for artifact, before in zip(report["artifacts"], finished_run.report["artifacts"], strict=True):
         for name in ("metrics", "retention", "agreement", "latency_ms", "scheme"):
             assert artifact[name] == before[name]
+        filled = artifact["filled"]
+        assert (filled["length"], filled["texts"], filled["cut"]) == (16, 30, 0)
+        assert 0 <= filled["answered_otherwise"] <= 6
         content = (output / artifact["file"]).read_bytes()
         assert (artifact["bytes"], artifact["sha256"]) == (
             len(content),
