@@ -23,9 +23,12 @@ DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 
 def main(folder: Path, public_key: Path | None = None) -> int:
     """Check a bundle, and print what was found."""
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     problems = check_signature(folder, public_key) if public_key else []
-    problems += check_files(folder, manifest)
+    if problems:  # so that nothing of the folder is to be trusted, or loaded
+        print(problems[0])
+        return 1
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    problems = check_files(folder, manifest)
     largest = 0.0
     if not problems:
         problems += check_tokenizer(folder, manifest)
@@ -44,6 +47,7 @@ def check_signature(folder: Path, public_key: Path) -> list[str]:
     """Return what is wrong with the signature of the manifest."""
     try:
         from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
     except ImportError:
         return ["manifest.json.sig: was not checked, since cryptography is not installed"]
@@ -52,13 +56,14 @@ def check_signature(folder: Path, public_key: Path) -> list[str]:
     if not path.is_file():
         return ["manifest.json.sig: is missing, so nobody signed this bundle"]
     try:
-        key: Any = load_pem_public_key(public_key.read_bytes())
-        verify = key.verify
-    except (OSError, ValueError, AttributeError) as error:
-        print(f"{public_key}: is no public key in PEM: {error}", file=sys.stderr)
+        key = load_pem_public_key(public_key.read_bytes())
+    except (OSError, ValueError):
+        key = None
+    if not isinstance(key, Ed25519PublicKey):
+        print(f"{public_key}: cannot be read as an ed25519 public key in PEM", file=sys.stderr)
         sys.exit(2)
     try:
-        verify(base64.b64decode(path.read_bytes()), (folder / "manifest.json").read_bytes())
+        key.verify(base64.b64decode(path.read_bytes()), (folder / "manifest.json").read_bytes())
     except (ValueError, InvalidSignature):
         return ["manifest.json.sig: the manifest was not signed by this key, or was changed since"]
     return []
