@@ -3,28 +3,34 @@
 import platform
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from distill_core.export import signature
 from distill_core.files import file_digest, read_json, write_json
+from distill_core.filling import measure_filling
+from distill_core.golden import Shipped, Texts, golden_examples
+from distill_core.graph.answers import tolerance_of
+from distill_core.graph.ort_format import ORT_FILE, write_ort
+from distill_core.graph.shape import GraphShape
+from distill_core.graph.shaping import shape_file
+from distill_core.graph.table import LAST_STEPS
 from distill_core.heads import HEADS, Head
 from distill_core.pooling import copy_pooling
 from distill_core.quantization import QUANTIZED_FILE
-from distill_core.runtime import MODEL_INPUTS, answer_row, open_session
 from distill_core.targets import OPSET, Target
 from distill_core.teacher import load_tokenizer
 from distill_core.verification import (
     MANIFEST,
     FileEntry,
+    Filled,
     Golden,
     Manifest,
     TensorEntry,
-    encode,
-    open_tokenizer,
 )
 
 HARD_TEXTS = (
@@ -58,10 +64,6 @@ VERSIONED = (
 )
 
 
-Texts = tuple[str, ...]
-"""What a model reads at once: a text, two, or one and its choices."""
-
-
 @dataclass(frozen=True)
 class Artifact:
     """A quantized file and what was measured of it."""
@@ -90,6 +92,15 @@ class Origin:
     inputs: Sequence[dict[str, Any]]
     """Of the ONNX file, as `export.signature` gives them."""
     outputs: Sequence[dict[str, Any]]
+    graph: GraphShape = field(default_factory=GraphShape)
+    """How the files are shaped before they are shipped."""
+    asked: Sequence[Texts] = ()
+    """Texts of scored rows, by which it is measured what a fixed length costs."""
+
+    @property
+    def tokens(self) -> int:
+        """How many of a text are read."""
+        return self.graph.length or self.max_length
 
 
 def assemble(artifact: Artifact, origin: Origin, texts: Sequence[Texts], folder: Path) -> Manifest:
@@ -101,13 +112,15 @@ def assemble(artifact: Artifact, origin: Origin, texts: Sequence[Texts], folder:
         texts: rows that were never trained on, to become golden examples beside the hard ones.
         folder: empty.
     """
-    onnx_folder = folder / "onnx"
-    onnx_folder.mkdir()
-    shutil.copyfile(artifact.file, onnx_folder / QUANTIZED_FILE)
-    shutil.copyfile(origin.exported, onnx_folder / "model.onnx")
+    file = _write_models(artifact, origin, folder)
     _write_tokenizer_and_config(origin, folder)
-    golden = _golden_examples(artifact, origin, [*texts, *_hard_texts(len(texts[0]))], folder)
-    manifest = _manifest(artifact, origin, golden)
+    tokenizer = load_tokenizer(origin.student)
+    shipped = Shipped(file, artifact.file, origin.graph, origin.head, origin.tokens, tokenizer)
+    golden = golden_examples(shipped, [*texts, *_hard_texts(len(texts[0]))], folder)
+    manifest = _manifest(artifact, origin, shipped, golden)
+    if origin.graph.length and origin.asked:
+        filled = measure_filling(shipped, origin.max_length, origin.asked)
+        manifest = manifest.model_copy(update={"filled": Filled(**filled)})
     (folder / "README.md").write_text(model_card(manifest), encoding="utf-8")
     shutil.copyfile(CHECK, folder / CHECK.name)
     files = tuple(_entry(path, folder) for path in sorted(folder.rglob("*")) if path.is_file())
@@ -116,9 +129,20 @@ def assemble(artifact: Artifact, origin: Origin, texts: Sequence[Texts], folder:
     return manifest
 
 
+def _write_models(artifact: Artifact, origin: Origin, folder: Path) -> Path:
+    onnx_folder = folder / "onnx"
+    onnx_folder.mkdir()
+    file = onnx_folder / QUANTIZED_FILE
+    shape_file(artifact.file, origin.graph, origin.head.name, file)
+    shape_file(origin.exported, origin.graph, origin.head.name, onnx_folder / "model.onnx")
+    if origin.graph.ort_format:
+        write_ort(file, x86="AVX" in artifact.target.instruction_set)
+    return file
+
+
 def _write_tokenizer_and_config(origin: Origin, folder: Path) -> None:
     tokenizer = load_tokenizer(origin.student)
-    tokenizer.model_max_length = origin.max_length
+    tokenizer.model_max_length = origin.tokens
     tokenizer.save_pretrained(folder, legacy_format=False)
     copy_pooling(origin.student, folder)
     config = read_json(origin.student / "config.json")
@@ -139,32 +163,13 @@ def _hard_texts(count: int) -> list[Texts]:
     return list(zip(HARD_TEXTS, *shifted, strict=True))
 
 
-def _golden_examples(
-    artifact: Artifact, origin: Origin, texts: Sequence[Texts], folder: Path
-) -> tuple[Golden, ...]:
-    session, head = open_session(artifact.file), origin.head
-    tokenizer, plain = load_tokenizer(origin.student), open_tokenizer(folder, origin.max_length)
-    examples = []
-    for text, *others in texts:
-        row = head.read_texts((text, *others), tokenizer, origin.max_length)
-        logits = answer_row(session, head, row)
-        several = "choices" in head.text_columns
-        _, offsets = encode(plain, text, others or [None])
-        examples.append(
-            Golden(
-                text=text,
-                pair=None if several or not others else others[0],
-                choices=tuple(others) if several else None,
-                inputs={name: row[name] for name in MODEL_INPUTS if name in row},
-                offsets=offsets,
-                logits=tuple(float(logit) for logit in head.golden(logits).ravel()),
-                label=head.answer(logits, row),
-            )
-        )
-    return tuple(examples)
-
-
-def _manifest(artifact: Artifact, origin: Origin, golden: tuple[Golden, ...]) -> Manifest:
+def _manifest(
+    artifact: Artifact, origin: Origin, shipped: Shipped, golden: tuple[Golden, ...]
+) -> Manifest:
+    head, graph = origin.head, origin.graph
+    tensors = {"inputs": origin.inputs, "outputs": origin.outputs}
+    described = tensors if graph.plain else signature(shipped.file)
+    step = LAST_STEPS.get(head.name, {}).get(graph.answer)
     return Manifest(
         name=origin.name,
         target=artifact.target.name,
@@ -172,22 +177,29 @@ def _manifest(artifact: Artifact, origin: Origin, golden: tuple[Golden, ...]) ->
         instruction_set=artifact.target.instruction_set,
         oldest_runtime=artifact.target.oldest_runtime,
         verifiers=artifact.target.verifiers,
-        task=origin.head.name,
+        task=head.name,
         scheme=artifact.scheme,
         model=f"onnx/{QUANTIZED_FILE}",
         opset=OPSET,
-        inputs=tuple(TensorEntry(**entry) for entry in origin.inputs),
-        outputs=tuple(TensorEntry(**entry) for entry in origin.outputs),
-        labels=origin.head.labels,
-        pooling=origin.head.pooling,
-        max_length=origin.max_length,
+        ort_model=f"onnx/{ORT_FILE}" if graph.ort_format else None,
+        inputs=tuple(TensorEntry(**entry) for entry in described["inputs"]),
+        outputs=tuple(TensorEntry(**entry) for entry in described["outputs"]),
+        answer=graph.answer,
+        padding={
+            entry["name"]: shipped.padding[entry["name"]]
+            for entry in described["inputs"]
+            if graph.length
+        },
+        labels=head.labels,
+        pooling=head.pooling,
+        max_length=origin.tokens,
         teacher_fingerprint=origin.teacher_fingerprint,
         metrics=artifact.metrics,
         retention=artifact.retention,
         agreement=artifact.agreement,
         files=(),
         golden=golden,
-        logit_tolerance=origin.head.tolerance,
+        logit_tolerance=tolerance_of(step, head.tolerance) if step else head.tolerance,
         versions=versions(),
     )
 
@@ -218,5 +230,16 @@ def model_card(manifest: Manifest) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template("README.md.j2").render(
-        manifest=manifest, head=HEADS[manifest.task]
+        manifest=manifest,
+        head=HEADS[manifest.task],
+        reading=_reading(manifest),
+        narrow=manifest.inputs[0].dtype == "int32",
+        length=manifest.inputs[0].shape[-1] if manifest.padding else None,
     )
+
+
+def _reading(manifest: Manifest) -> str:
+    """Say how an app reads what the file answers with."""
+    if manifest.answer == "logits":
+        return HEADS[manifest.task].reading
+    return LAST_STEPS[manifest.task][manifest.answer].reading

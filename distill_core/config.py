@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from distill_core.gate import Gate
+from distill_core.graph.shape import GraphShape
 from distill_core.places import OwnTarget, Place, known_target
 from distill_core.section import Section
 from distill_core.targets import Target, find_target
@@ -279,6 +280,8 @@ class Pipeline(Section):
     {name: kiosk, like: linux-x86-64, schemes: [int8, fp16], max_mb: 12}."""
     gate: Gate = Gate()
     """What a run must reach."""
+    graph: GraphShape = GraphShape()
+    """What the files of the bundles do for their app."""
     bundle: BundleSettings = BundleSettings()
     """What a bundle has beside its model."""
     tracking: Tracking = Tracking()

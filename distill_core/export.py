@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import torch
 from datasets import Dataset
+from onnx.external_data_helper import uses_external_data
 from optimum.exporters.onnx import onnx_export_from_model
 from optimum.exporters.onnx.model_configs import BertOnnxConfig, DistilBertOnnxConfig
 from optimum.exporters.tasks import TasksManager
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel
 from distill_core.batches import evaluation_batches, model_inputs
 from distill_core.errors import ExportError
 from distill_core.heads import Head
+from distill_core.plan import LARGEST_FILE
 from distill_core.runtime import answer_row, open_session
 
 PARITY_TOLERANCE = 1e-3
@@ -42,9 +44,10 @@ def export_onnx(
         opset, bytes, the largest difference of a logit, and inputs and outputs of the file.
 
     Raises:
-        ExportError: the file is invalid, or answers otherwise than the model.
+        ExportError: the file is invalid or has weights beside it, or answers otherwise than the model.
     """
     _export(model, head, opset, path)
+    check_one_file(path)
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except onnx.checker.ValidationError as error:
@@ -92,6 +95,22 @@ def _teach_exporter(model: PreTrainedModel, head: Head) -> None:
     TasksManager.create_register("onnx")(family, head.onnx_task)(nearest)
 
 
+def check_one_file(path: Path) -> None:
+    """Check that an ONNX file holds all of its weights.
+
+    Raises:
+        ExportError: some are in other files, which is how exporters write what is too large for one.
+    """
+    graph = onnx.load(path, load_external_data=False).graph
+    outside = [tensor.name for tensor in graph.initializer if uses_external_data(tensor)]
+    if outside:
+        raise ExportError(
+            f"{path}: {len(outside)} of its weights are in other files, {outside[0]} first; accepted: models "
+            f"of less than {LARGEST_FILE:,} bytes in fp32, which one ONNX file can hold; keep fewer layers "
+            "(student.count) or narrower ones (student.hidden_size)"
+        )
+
+
 def parity(model: PreTrainedModel, head: Head, path: Path, rows: Dataset) -> float:
     """Return the largest difference of a logit between a model and its ONNX file."""
     session, differences = open_session(path), []
@@ -115,5 +134,6 @@ def signature(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _tensor(entry: Any) -> dict[str, Any]:
-    dtype = {"tensor(int64)": "int64", "tensor(float)": "float32"}.get(entry.type, entry.type)
+    kind = entry.type.removeprefix("tensor(").removesuffix(")")
+    dtype = {"float": "float32"}.get(kind, kind)
     return {"name": entry.name, "shape": entry.shape, "dtype": dtype}

@@ -123,7 +123,8 @@ def _resolve_paths(pipeline: Pipeline, base: Path) -> Pipeline:
         "unlabelled": unlabelled and _resolve(unlabelled, base),
     }
     key = pipeline.bundle.signing_key
-    bundle = {"signing_key": key and _resolve(key, base)}
+    # A file here, whatever it is called: never a name on the hub.
+    bundle = {"signing_key": key and str((base / os.path.expanduser(key)).resolve())}  # noqa: PTH111
     return pipeline.model_copy(
         update={
             "bundle": pipeline.bundle.model_copy(update=bundle),

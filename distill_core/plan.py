@@ -7,11 +7,15 @@ from distill_core.config import LossWeights, Pipeline
 from distill_core.dataset import Splits
 from distill_core.errors import ConfigError
 from distill_core.families import FAMILIES
+from distill_core.graph.table import SEVERAL_SEQUENCES, accepted_answers
 from distill_core.heads import Head
 from distill_core.layers import count_layers, map_layers, pick_layers
 from distill_core.teacher import ModelDescription
 from distill_core.unlabelled import count_copies, note_copies
 from distill_core.width import check_same_heads, count_parameters, pick_width
+
+LARGEST_FILE = 2**31
+"""Bytes that one ONNX file cannot reach: protobuf's limit for a message."""
 
 
 def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] | None:
@@ -31,7 +35,9 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] 
     count = count_layers(teacher.stack.kinds, pipeline.student)
     map_layers(count, teacher.layers, pipeline.losses.hidden_layers)
     width = pick_width(teacher, pipeline.student)
+    _check_size(count_parameters(teacher, count, width))
     _check_losses(pipeline, teacher)
+    _check_graph(pipeline, teacher.head.name)
     if pipeline.student.vocabulary and teacher.head.answers_in_tokens:
         raise ConfigError(
             f"student.vocabulary: {teacher.head.name} answers with tokens, so that all of them stay; "
@@ -47,6 +53,35 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] 
             "weights; accepted: alternate"
         )
     return None
+
+
+def _check_size(parameters: int) -> None:
+    if 4 * parameters >= LARGEST_FILE:
+        raise ConfigError(
+            f"student: {parameters:,} parameters are {4 * parameters:,} bytes in fp32, and its one ONNX file "
+            f"holds less than {LARGEST_FILE:,}; keep fewer layers (student.count) or narrower ones "
+            "(student.hidden_size)"
+        )
+
+
+def _check_graph(pipeline: Pipeline, head: str) -> None:
+    graph, longest = pipeline.graph, pipeline.data.max_length
+    accepted = accepted_answers(head)
+    if graph.answer not in accepted:
+        raise ConfigError(
+            f"graph.answer: {graph.answer}, and the file of {head} cannot tell it from its logits alone; "
+            f"accepted: {', '.join(accepted)}"
+        )
+    if graph.length is not None and head in SEVERAL_SEQUENCES:
+        raise ConfigError(
+            f"graph.length: {graph.length}, and with {head} a text has as many sequences as choices; "
+            "accepted: null"
+        )
+    if graph.length is not None and graph.length > longest:
+        raise ConfigError(
+            f"graph.length: {graph.length} tokens, and the student learns from texts of {longest} "
+            f"(data.max_length); accepted: 8 to {longest}, or null"
+        )
 
 
 def _check_losses(pipeline: Pipeline, teacher: ModelDescription) -> None:

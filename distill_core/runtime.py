@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int, Shaped
 
 from distill_core.errors import BundleError
+from distill_core.graph.table import ANSWERS, BY_TOKEN
 from distill_core.heads import Head
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+_DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 
 
 def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -36,7 +39,7 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
 
 def run_row(
     session: onnxruntime.InferenceSession, row: Mapping[str, Any]
-) -> dict[str, Float[np.ndarray, "1 ..."]]:
+) -> dict[str, Shaped[np.ndarray, "1 ..."]]:
     """Return the outputs of one row by name, run alone as a phone would.
 
     Dynamic quantization takes its scales from the whole batch, so answers in batches would be
@@ -54,16 +57,38 @@ def run_row(
 
 def feed_row(
     session: onnxruntime.InferenceSession, row: Mapping[str, Any]
-) -> dict[str, Int64[np.ndarray, "1 ..."]]:
-    """Return the inputs of a file, for a batch of one row."""
+) -> dict[str, Int[np.ndarray, "1 ..."]]:
+    """Return the inputs of a file, of the types that it reads, for a batch of one row."""
     return {
-        entry.name: np.asarray([row[entry.name]], dtype=np.int64) for entry in session.get_inputs()
+        entry.name: np.asarray([row[entry.name]], dtype=_DTYPES[entry.type])
+        for entry in session.get_inputs()
     }
 
 
 def answer_row(
     session: onnxruntime.InferenceSession, head: Head, row: Mapping[str, Any]
 ) -> Float[np.ndarray, "..."]:
-    """Return the logits of one row, run alone."""
+    """Return the logits of one row, run alone; of its tokens but padding, where each has some."""
+    outputs, mask = _without_padding(head, run_row(session, row), row)
+    return np.asarray(head.read_output(outputs, mask)[0])
+
+
+def golden_row(
+    session: onnxruntime.InferenceSession, head: Head, row: Mapping[str, Any]
+) -> Shaped[np.ndarray, "..."]:
+    """Return the numbers of one row's answer that an app must reproduce, whatever the file answers with."""
+    outputs, mask = _without_padding(head, run_row(session, row), row)
+    for name in ANSWERS:
+        if name in outputs:
+            return np.asarray(outputs[name][0])
+    return head.golden(np.asarray(head.read_output(outputs, mask)[0]))
+
+
+def _without_padding(
+    head: Head, outputs: Mapping[str, Shaped[np.ndarray, "1 ..."]], row: Mapping[str, Any]
+) -> tuple[Mapping[str, Shaped[np.ndarray, "1 ..."]], Int[np.ndarray, "1 ..."]]:
     mask = np.asarray([row["attention_mask"]])
-    return np.asarray(head.read_output(run_row(session, row), mask)[0])
+    if head.name not in BY_TOKEN:
+        return outputs, mask
+    tokens = int(mask.sum())
+    return {name: numbers[:, :tokens] for name, numbers in outputs.items()}, mask[:, :tokens]

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokenizers import Tokenizer
 
 from distill_core.errors import BundleError
 from distill_core.files import file_digest, read_json
-from distill_core.heads import HEADS, Head
+from distill_core.heads import HEADS
 from distill_core.pooling import Pooling
-from distill_core.runtime import answer_row, open_session
+from distill_core.runtime import golden_row, open_session
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"
@@ -43,6 +43,17 @@ class TensorEntry(_Part):
     dtype: str
 
 
+class Filled(_Part):
+    """What a fixed length costs the file that the target loads."""
+
+    length: int
+    """Tokens of every text, filled up or cut."""
+    texts: int
+    """How many were asked with and without it."""
+    cut: int
+    answered_otherwise: int
+
+
 class Golden(_Part):
     """A text and what the bundle must make of it."""
 
@@ -52,12 +63,17 @@ class Golden(_Part):
     choices: tuple[str, ...] | None = None
     """The second texts, where one of several is chosen."""
     inputs: dict[str, tuple[int, ...] | tuple[tuple[int, ...], ...]]
-    """Token ids and masks, by input name; of each choice, padded to the longest, where there are several."""
+    """Token ids and masks, by input name; of each choice, padded to the longest, where there are several;
+    padded to the length of the file's inputs, where that is fixed."""
     offsets: tuple[tuple[tuple[int, int], ...], ...] = ()
     """Of each sequence, where each of its tokens begins and ends in the text that it is of, in Unicode code
     points; (0, 0) of special ones."""
     logits: tuple[float, ...]
-    """Row by row, where the model answers each token."""
+    """What the file answers with, which may be probabilities or numbers of labels (`answer` of the manifest):
+    row by row where it answers each token, without those of padding."""
+    unsure: tuple[int, ...] = ()
+    """Places among these numbers of labels whose logits are so close that another processor may answer
+    otherwise."""
     label: str
     """What the logits say: the class, the classes, the score, the tag of each token, the answer (empty if
     there is none), or the number of the choice."""
@@ -79,9 +95,17 @@ class Manifest(_Part):
     scheme: str
     model: str
     """The file that the target loads, relative to the bundle."""
+    ort_model: str | None = None
+    """The same in onnxruntime's own format, for its reduced builds."""
     opset: int
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
+    answer: Literal["logits", "probabilities", "label"] = "logits"
+    """What the file answers with."""
+    padding: dict[str, int] = Field(default_factory=dict)
+    """What fills each input up to the length of its shape, where that is fixed."""
+    filled: Filled | None = None
+    """What that costs."""
     labels: tuple[str, ...]
     pooling: Pooling | None = None
     """How the vectors of a text's tokens become one, where a task needs that."""
@@ -95,8 +119,14 @@ class Manifest(_Part):
     files: tuple[FileEntry, ...]
     golden: tuple[Golden, ...]
     logit_tolerance: float
-    """Largest difference from a golden logit: other processors round int8 products otherwise."""
+    """Largest difference from a golden number: other processors round int8 products otherwise."""
     versions: dict[str, str]
+
+    @property
+    def plain(self) -> bool:
+        """Whether the file reads 64 bits and texts of any length, and answers with logits."""
+        narrow = any(entry.dtype == "int32" for entry in self.inputs)
+        return self.answer == "logits" and not self.padding and not narrow
 
 
 @dataclass(frozen=True)
@@ -221,26 +251,31 @@ def _golden_ids(golden: Golden) -> list[list[int]]:
 
 
 def _replay(bundle: Path, manifest: Manifest) -> tuple[list[str], list[float]]:
-    try:
-        session = open_session(bundle / manifest.model)
-    except BundleError as error:
-        return [str(error)], [0.0]
-    head = HEADS[manifest.task](manifest.labels, manifest.pooling)
-    differences = [_difference(session, head, golden) for golden in manifest.golden]
-    problems = [
-        f"golden example {number}: a logit differs by {difference:.3g}, "
-        f"the tolerance is {manifest.logit_tolerance:.3g}: {golden.text[:40]!r}"
-        for number, (golden, difference) in enumerate(
-            zip(manifest.golden, differences, strict=True)
-        )
-        if not difference <= manifest.logit_tolerance  # NaN fails too
-    ]
+    problems, differences = [], [0.0]
+    for file in filter(None, (manifest.model, manifest.ort_model)):
+        try:
+            session = open_session(bundle / file)
+        except BundleError as error:
+            problems.append(str(error))
+            continue
+        found = [_difference(session, manifest, golden) for golden in manifest.golden]
+        differences += found
+        where = "" if file == manifest.model else f"{file}: "
+        problems += [
+            f"{where}golden example {number}: a logit differs by {difference:.3g}, "
+            f"the tolerance is {manifest.logit_tolerance:.3g}: {golden.text[:40]!r}"
+            for number, (golden, difference) in enumerate(zip(manifest.golden, found, strict=True))
+            if not difference <= manifest.logit_tolerance  # NaN fails too
+        ]
     return problems, differences
 
 
-def _difference(session: onnxruntime.InferenceSession, head: Head, golden: Golden) -> float:
-    logits = head.golden(answer_row(session, head, golden.inputs)).ravel()
-    return float(np.abs(logits - np.asarray(golden.logits)).max())
+def _difference(session: onnxruntime.InferenceSession, manifest: Manifest, golden: Golden) -> float:
+    head = HEADS[manifest.task](manifest.labels, manifest.pooling)
+    numbers = golden_row(session, head, golden.inputs).ravel()
+    difference = np.abs(numbers - np.asarray(golden.logits))
+    difference[list(golden.unsure)] = 0.0
+    return float(difference.max())
 
 
 def as_facts(verification: Verification) -> Mapping[str, Any]:

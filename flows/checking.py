@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from distill_core.config import Pipeline
-from distill_core.errors import BundleError
+from distill_core.errors import BundleError, VerificationError
 from distill_core.files import read_json
 from tasks import sources
 
@@ -38,22 +38,34 @@ def verify_bundle(bundle: Path, everywhere: bool, public_key: Path | None = None
         public_key: the PEM file of who must have signed it; None does not ask.
 
     Raises:
-        BundleError: the folder is no bundle.
+        BundleError: the folder is no bundle, or its files were shaped and are to be asked everywhere.
         ConfigError: the key cannot be read.
+        VerificationError: its manifest is broken, and not what the key signed.
     """
     from distill_core.signing import read_public_key, signature_problem
-    from distill_core.verification import SIGNATURE, as_facts, verify
+    from distill_core.verification import MANIFEST, SIGNATURE, as_facts, verify
 
     key = read_public_key(public_key) if public_key else None
-    found = verify(bundle)
+    problem = signature_problem(bundle, key) if key and (bundle / MANIFEST).is_file() else None
+    try:
+        found = verify(bundle)
+    except BundleError:
+        if problem:
+            raise VerificationError(f"{bundle}: not what was published:\n  {problem}") from None
+        raise
     facts = dict(as_facts(found))
     facts["signature"] = "not asked for" if (bundle / SIGNATURE).is_file() else "none"
     if key:
-        problem = signature_problem(bundle, key)
         facts["signature"] = "wrong" if problem else "right"
         facts["problems"] = [*facts["problems"], *([problem] if problem else [])]
         facts["passed"] = not facts["problems"]
     if everywhere and facts["passed"]:
+        if not found.manifest.plain:
+            raise BundleError(
+                f"{bundle}: its files were shaped (graph: in the pipeline file), and other places are asked "
+                "for logits alone; its run asked there before: verified_on in report.json. Accepted: verify "
+                "without --everywhere"
+            )
         facts |= _ask_everywhere(bundle, found.manifest.verifiers, facts)
     return facts
 

@@ -1,7 +1,7 @@
 """Tasks: assemble and verify a target's bundle, write the report, publish both."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +10,24 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
 from distill_core.errors import VerificationError
-from distill_core.files import copy_tree, new_file, new_folder, read_json, write_json
+from distill_core.files import copy_tree, file_digest, new_file, new_folder, read_json, write_json
 from distill_core.targets import Target
 from tasks.artifacts import publish_facts
 from tasks.benchmark import TEACHER
 from tasks.caching import Stage, as_state, run_stage
 from tasks.choose import chosen
 from tasks.job import Job
-from tasks.stages import BUNDLE, MODEL, ONNX, REPORT, REPORT_PAGE, STEPS, head_of, read_steps
+from tasks.stages import (
+    BUNDLE,
+    MODEL,
+    ONNX,
+    PLAIN,
+    REPORT,
+    REPORT_PAGE,
+    STEPS,
+    head_of,
+    read_steps,
+)
 from tasks.verify import some_texts, verification_of
 
 if TYPE_CHECKING:  # imports torch
@@ -41,24 +51,36 @@ def bundle(job: Job, target: Target, artifact: Stage, stages: Stages) -> State[S
         "artifact": artifact.key,
         "student": _shipped(stages).key,
         "max_length": job.pipeline.data.max_length,
+        "graph": job.pipeline.graph.model_dump(),
         "signed_by": key and fingerprint(key.public_key()),
     }
 
     def build(folder: Path) -> dict[str, Any]:
         from distill_core import bundle, providers, verification
+        from distill_core.graph.shape import GraphShape
 
         origin, made = _origin(job, stages), _made(target, artifact)
         texts = some_texts(origin.head, stages["data"], GOLDEN_ROWS)
         (folder / BUNDLE).mkdir()
         bundle.assemble(made, origin, texts, folder / BUNDLE)
+        if not origin.graph.plain:
+            (folder / PLAIN).mkdir()
+            bundle.assemble(made, replace(origin, graph=GraphShape()), texts, folder / PLAIN)
         if key:
             sign(folder / BUNDLE, key)
         found = verification.verify(folder / BUNDLE)
         if not found.passed:
             problems = "\n  ".join(found.problems)
             raise VerificationError(f"the bundle for {target.name} is not right:\n  {problems}")
-        covered = target.provider and providers.cover(made.file, target.provider, origin.max_length)
-        return {**verification.as_facts(found), "operator_coverage": covered}
+        file = folder / BUNDLE / found.manifest.model
+        covered = target.provider and providers.cover(file, target.provider, origin.tokens)
+        return {
+            **verification.as_facts(found),
+            "bytes": file.stat().st_size,
+            "sha256": file_digest(file),
+            "filled": found.manifest.filled and found.manifest.filled.model_dump(),
+            "operator_coverage": covered,
+        }
 
     stage = run_stage(job.output, "bundle", inputs, build)
     publish_facts(job.pipeline.name, stage, target.name)
@@ -77,7 +99,18 @@ def _origin(job: Job, stages: Stages) -> "Origin":
         teacher_fingerprint=stages["teacher"].facts["fingerprint"],
         inputs=stages["onnx"].facts["inputs"],
         outputs=stages["onnx"].facts["outputs"],
+        graph=job.pipeline.graph,
+        asked=_asked(job, stages),
     )
+
+
+def _asked(job: Job, stages: Stages) -> list[tuple[str, ...]]:
+    """Return the texts by which it is measured what a fixed length costs, if there is one."""
+    from distill_core.filling import ROWS
+
+    if job.pipeline.graph.length is None:
+        return []
+    return some_texts(head_of(stages["teacher"]), stages["data"], ROWS)
 
 
 def _made(target: Target, artifact: Stage) -> "Artifact":
@@ -175,6 +208,9 @@ def _artifact_entry(
     verified = {stage.inputs["artifact"]: stage for stage in verifications}
     return {
         **describe_artifact(target.name, artifact.facts, timings[artifact.key], timings[TEACHER]),
+        "bytes": made.facts["bytes"],
+        "sha256": made.facts["sha256"],
+        "filled": made.facts["filled"],
         "file": f"bundles/{target.name}/onnx/{QUANTIZED_FILE}",
         **verification_of(target, verified[artifact.key]),
         "operator_coverage": made.facts["operator_coverage"],

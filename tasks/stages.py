@@ -14,6 +14,8 @@ STEPS = "steps.jsonl"
 LOGITS = "logits.npz"
 ONNX = "model.onnx"
 BUNDLE = "bundle"
+PLAIN = "plain"
+"""The same with files as they were made, where those of the bundle are shaped; not published."""
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
 

@@ -13,7 +13,7 @@ from distill_core.targets import Target
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
 from tasks.job import Job
-from tasks.stages import BUNDLE, ROWS, head_of
+from tasks.stages import BUNDLE, PLAIN, ROWS, head_of
 
 
 @task(name="verify", task_run_name="verify {artifact.facts[scheme]}", cache_policy=NO_CACHE)
@@ -44,7 +44,9 @@ def verify(
 
     def build(_: Path) -> dict[str, Any]:
         texts = some_texts(head_of(stages["teacher"]), stages["data"], COUNT)
-        answers = verify_answers(mine[0].folder / BUNDLE, places, texts)
+        plain = mine[0].folder / PLAIN
+        asked = plain if plain.is_dir() else mine[0].folder / BUNDLE
+        answers = verify_answers(asked, places, texts)
         return {"scheme": artifact.facts["scheme"], "answers": answers}
 
     stage = run_stage(job.output, "verification", inputs, build)

@@ -91,7 +91,16 @@ def test_readme_pipeline_file_is_the_defaults_in_full():
     document = yaml.safe_load(re.search(r"```yaml\n(name: .*?)```", README, re.DOTALL)[1])
     shown = Pipeline.model_validate(document)
     assert set(document) == set(Pipeline.model_fields)
-    for section in ("losses", "training", "gate", "student", "tracking", "schedule"):
+    for section in (
+        "losses",
+        "training",
+        "gate",
+        "student",
+        "graph",
+        "bundle",
+        "tracking",
+        "schedule",
+    ):
         model = type(getattr(shown, section))
         assert getattr(shown, section) == model(), section
         assert set(document[section]) == set(model.model_fields), section

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from distill_core.bundle import Texts
+from distill_core.golden import Texts
 from distill_core.heads import HEADS, Head
 from distill_core.heads.regression import Regression
 from distill_core.heads.sentence_embeddings import SentenceEmbeddings

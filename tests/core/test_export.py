@@ -5,13 +5,15 @@ import copy
 import onnx
 import pytest
 import torch
+from transformers import BertTokenizerFast
 
 from distill_core.errors import ExportError
-from distill_core.export import export_onnx, parity, signature
+from distill_core.export import check_one_file, export_onnx, parity, signature
 from distill_core.runtime import answer_row, open_session
 from distill_core.student import build_student
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model
+from tests.core.family_models import save_small
 
 
 def test_exported_file_answers_as_its_model(exported, fitted_teacher, head, rows):
@@ -71,3 +73,32 @@ def test_file_that_answers_otherwise_is_an_error(fitted_teacher, rows, head, tmp
     model.register_forward_hook(drift)
     with pytest.raises(ExportError, match="logits differ from the model's by up to 1"):
         export_onnx(model, head, rows["validation"], OPSET, tmp_path / "model.onnx")
+
+
+def test_weights_beside_the_file_are_an_error(exported, tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx.load(exported), path, save_as_external_data=True, location="model.onnx_data")
+    with pytest.raises(ExportError, match=r"of its weights are in other files, .* 2,147,483,648"):
+        check_one_file(path)
+    check_one_file(exported)
+
+
+@pytest.mark.parametrize(
+    ("family", "segments"),
+    [
+        ("bert", True),
+        ("electra", True),
+        ("roberta", False),
+        ("distilbert", False),
+        ("mpnet", False),
+    ],
+)
+def test_segments_are_an_input_only_where_the_model_reads_them(
+    family, segments, tiny_bert, head, tmp_path, rows
+):
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if segments else [])]
+    tokenizer = BertTokenizerFast.from_pretrained(tiny_bert, model_input_names=names)
+    save_small(family, head.architecture_suffix, tokenizer, tmp_path / "model")
+    file = tmp_path / "model.onnx"
+    facts = export_onnx(load_model(tmp_path / "model"), head, rows["validation"], OPSET, file)
+    assert [entry["name"] for entry in facts["inputs"]] == names

@@ -250,7 +250,7 @@ def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
         "  teacher.sourc: unknown key; did you mean 'source'? accepted: source, revision",
         "  data: is missing and has no default",
         "  nam: unknown key; did you mean 'name'? accepted: "
-        "name, teacher, task, data, student, baseline, losses, training, targets, gate, bundle, "
+        "name, teacher, task, data, student, baseline, losses, training, targets, gate, graph, bundle, "
         "tracking, schedule",
     ]
 
@@ -340,3 +340,10 @@ def test_a_wrong_row_is_named_alone_with_what_is_accepted(
     assert len(lines) == 1
     assert lines[0].startswith(f"  {key}: ")
     assert says in lines[0]
+
+
+def test_a_signing_key_is_a_file_beside_the_pipeline_file_whether_it_is_there_or_not(
+    tmp_path: Path,
+) -> None:
+    pipeline = read(tmp_path, MINIMAL, "bundle.signing_key=key.pem")
+    assert pipeline.bundle.signing_key == str(tmp_path / "key.pem")

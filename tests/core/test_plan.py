@@ -1,6 +1,7 @@
 """The pipeline file against the teacher: what of its losses makes no sense is refused before a run."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distill_core.config import DataSource, Pipeline, TeacherSource
 from distill_core.errors import ConfigError
+from distill_core.graph.shape import GraphShape
 from distill_core.plan import check_fit
 from distill_core.teacher import describe, load_tokenizer
 from tests.core.family_models import save_small
@@ -98,3 +100,65 @@ def test_no_token_is_taken_out_where_the_answers_are_tokens(
     )
     with pytest.raises(ConfigError, match="answers with tokens, so that all of them stay"):
         check_fit(pipeline, describe(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted"),
+    [
+        ("question-answering", "logits"),
+        ("regression", "logits"),
+        ("sentence-embeddings", "logits"),
+        ("token-classification", None),
+        ("multiple-choice", None),
+    ],
+)
+def test_an_answer_that_the_logits_do_not_tell_is_refused_by_the_head_s_name(
+    name: str, accepted: str | None, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    case = CASES[name]
+    teacher = save_small("bert", case.head.architecture_suffix, tokenizer, tmp_path, **case.config)
+    if accepted is None:
+        shape(teacher, answer="label")
+        return
+    with pytest.raises(ConfigError, match=rf"graph\.answer: label, .*{name}.*; accepted: logits$"):
+        shape(teacher, answer="label")
+
+
+def test_a_length_is_at_most_that_of_the_texts_and_of_one_sequence(
+    tiny_bert: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    shape(tiny_bert, length=32)
+    with pytest.raises(
+        ConfigError, match=r"graph\.length: 33 tokens, .*; accepted: 8 to 32, or null$"
+    ):
+        shape(tiny_bert, length=33)
+    choice = CASES["multiple-choice"].head
+    teacher = save_small("bert", choice.architecture_suffix, tokenizer, tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"graph\.length: 32, .*multiple-choice.*; accepted: null$"
+    ):
+        shape(teacher, length=32)
+
+
+def test_weights_that_one_file_cannot_hold_are_refused(tiny_bert: Path) -> None:
+    teacher = describe(tiny_bert)
+    large = replace(teacher, shapes={**teacher.shapes, "more": [2**29]})
+    pipeline = Pipeline(
+        name="test",
+        teacher=TeacherSource(source=str(tiny_bert)),
+        data=DataSource(source="owner/data", max_length=32),
+    )
+    with pytest.raises(
+        ConfigError, match=r"student: .* one ONNX file holds less than 2,147,483,648"
+    ):
+        check_fit(pipeline, large)
+
+
+def shape(teacher: Path, **graph: Any) -> None:
+    pipeline = Pipeline(
+        name="test",
+        teacher=TeacherSource(source=str(teacher)),
+        data=DataSource(source="owner/data", max_length=32),
+        graph=GraphShape(**graph),
+    )
+    check_fit(pipeline, describe(teacher))

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+)
 
-from distill_core.errors import ConfigError
+from distill_core.errors import BundleError, ConfigError, VerificationError
 from distill_core.signing import (
     fingerprint,
     read_private_key,
@@ -17,6 +22,7 @@ from distill_core.signing import (
     signature_problem,
 )
 from distill_core.verification import verify
+from flows.checking import verify_bundle
 from tests.core.bundle_script import check_alone
 from tests.core.signing_keys import PUBLIC, write_keys
 
@@ -61,6 +67,10 @@ def _edit_manifest(bundle: Path, keys: tuple[Path, Path]) -> None:
     path.write_text(path.read_text().replace("sentiment", "sentimenT", 1))
 
 
+def _break_manifest(bundle: Path, keys: tuple[Path, Path]) -> None:
+    (bundle / "manifest.json").write_text("{")
+
+
 def _sign_with_another_key(bundle: Path, keys: tuple[Path, Path]) -> None:
     sign(bundle, Ed25519PrivateKey.generate())
 
@@ -73,7 +83,9 @@ def _remove(bundle: Path, keys: tuple[Path, Path]) -> None:
     (bundle / "manifest.json.sig").unlink()
 
 
-@pytest.mark.parametrize("harm", [_edit_manifest, _sign_with_another_key, _spoil, _remove])
+@pytest.mark.parametrize(
+    "harm", [_edit_manifest, _break_manifest, _sign_with_another_key, _spoil, _remove]
+)
 def test_what_the_key_did_not_sign_is_told(signed, keys, harm):
     harm(signed, keys)
     problem = signature_problem(signed, read_public_key(keys[1]))
@@ -105,3 +117,31 @@ def test_other_files_are_no_keys(keys, tmp_path):
         with pytest.raises(ConfigError, match=str(path)) as caught:
             read(path)
         assert "PRIVATE" not in str(caught.value)
+
+
+def test_the_script_says_where_it_cannot_check_a_signature(signed, keys):
+    printed = check_alone(signed, 1, "--public-key", str(keys[1]), without="cryptography")
+    assert "manifest.json.sig: was not checked, since cryptography is not installed" in printed
+    check_alone(signed, 0, without="cryptography")
+
+
+@pytest.mark.parametrize("key", ["none.pem", "text.pem"])
+def test_a_key_that_cannot_be_read_is_wrong_input_to_the_script(signed, key, tmp_path):
+    (tmp_path / "text.pem").write_text("no key")
+    check_alone(signed, 2, "--public-key", str(tmp_path / key))
+
+
+def test_a_key_of_another_kind_is_wrong_input_to_the_script(signed, tmp_path):
+    other = X25519PrivateKey.generate().public_key()
+    (tmp_path / "other.pem").write_bytes(
+        other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    check_alone(signed, 2, "--public-key", str(tmp_path / "other.pem"))
+
+
+def test_a_manifest_that_is_broken_and_not_signed_so_is_no_bundle_of_the_key(signed, keys):
+    _break_manifest(signed, keys)
+    with pytest.raises(VerificationError, match=r"manifest\.json\.sig: .*changed since"):
+        verify_bundle(signed, everywhere=False, public_key=keys[1])
+    with pytest.raises(BundleError, match="is not JSON"):
+        verify_bundle(signed, everywhere=False)

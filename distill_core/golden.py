@@ -1,0 +1,85 @@
+"""Golden examples: texts, and what a file makes of them on this machine."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnxruntime
+
+from distill_core.graph.answers import too_close
+from distill_core.graph.shape import GraphShape
+from distill_core.graph.shaping import pad_row, shape_file
+from distill_core.graph.table import LAST_STEPS
+from distill_core.heads import Head
+from distill_core.runtime import MODEL_INPUTS, answer_row, golden_row, open_session
+from distill_core.verification import Golden, encode, open_tokenizer
+
+Texts = tuple[str, ...]
+"""What a model reads at once: a text, two, or one and its choices."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A file as an app loads it."""
+
+    file: Path
+    made_from: Path
+    """The file before it was shaped."""
+    shape: GraphShape
+    head: Head
+    max_length: int
+    tokenizer: Any
+    """The student's, a PreTrainedTokenizerFast."""
+
+    @property
+    def padding(self) -> dict[str, int]:
+        """What fills each input that a file may have, up to a fixed length."""
+        return {
+            name: (self.tokenizer.pad_token_id or 0) if name == "input_ids" else 0
+            for name in MODEL_INPUTS
+        }
+
+
+def golden_examples(shipped: Shipped, texts: Sequence[Texts], bundle: Path) -> tuple[Golden, ...]:
+    """Return what a file answers.
+
+    Args:
+        shipped: the file.
+        texts: to be asked.
+        bundle: where its tokenizer.json is.
+    """
+    plain = open_tokenizer(bundle, shipped.max_length)
+    with TemporaryDirectory() as scratch:
+        before = Path(scratch, "before.onnx")  # the last step, where there is one
+        shape = shipped.shape.model_copy(update={"answer": "logits"})
+        shape_file(shipped.made_from, shape, shipped.head.name, before)
+        sessions = open_session(before), open_session(shipped.file)
+        return tuple(_examples(shipped, sessions, texts, plain))
+
+
+def _examples(
+    shipped: Shipped,
+    sessions: tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession],
+    texts: Sequence[Texts],
+    plain: Any,
+) -> Iterator[Golden]:
+    before, after = sessions
+    head, several = shipped.head, "choices" in shipped.head.text_columns
+    step = LAST_STEPS.get(head.name, {}).get(shipped.shape.answer)
+    for text, *others in texts:
+        row = head.read_texts((text, *others), shipped.tokenizer, shipped.max_length)
+        inputs = pad_row(row, shipped.shape.length, shipped.padding)
+        logits = answer_row(before, head, inputs)
+        _, offsets = encode(plain, text, others or [None])
+        yield Golden(
+            text=text,
+            pair=None if several or not others else others[0],
+            choices=tuple(others) if several else None,
+            inputs=inputs,
+            offsets=offsets,
+            logits=tuple(map(float, golden_row(after, head, inputs).ravel())),
+            unsure=too_close(step, logits, head.tolerance) if step else (),
+            label=head.answer(logits, row),
+        )

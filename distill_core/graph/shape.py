@@ -1,0 +1,27 @@
+"""The pipeline file's part about the files themselves."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from distill_core.section import Section
+
+
+class GraphShape(Section):
+    """What the files of the bundles do for their app; a run scores and times them before."""
+
+    inputs: Literal["int64", "int32"] = "int64"
+    """Type of token ids and masks."""
+    answer: Literal["logits", "probabilities", "label"] = "logits"
+    """logits; probabilities, by softmax, or by sigmoids where labels are several; or label, its number. For
+    classes of texts or tokens and for choices; other heads answer with logits alone."""
+    length: Annotated[int, Field(ge=8)] | None = None
+    """Tokens of every text, of which there is one at a time: longer ones are cut, shorter ones filled up by
+    the app. For runtimes that want fixed shapes; null takes any length."""
+    ort_format: bool = False
+    """Also write the file in onnxruntime's own format, and which operators it needs, for reduced builds."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether files stay as they were made."""
+        return (self.inputs, self.answer, self.length) == ("int64", "logits", None)

@@ -1,0 +1,78 @@
+"""Table: head → what a file can make of its logits by itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class LastStep:
+    """What a file makes of its logits."""
+
+    operator: Literal["Softmax", "Sigmoid", "ArgMax", "Greater"]
+    """Of ONNX: over the last axis, or of each number; Greater is than 0."""
+    reading: str
+    """How an app reads what comes out, for the README of a bundle."""
+
+
+_SEQUENCE = {
+    "probabilities": LastStep("Softmax", "The label is the one with the largest probability."),
+    "label": LastStep(
+        "ArgMax",
+        "The answer is the number of the label, from 0 in the order of `labels` in `manifest.json`.",
+    ),
+}
+_SEVERAL = {
+    "probabilities": LastStep("Sigmoid", "A text has every label whose probability is above ½."),
+    "label": LastStep(
+        "Greater",
+        "The answer is 1 for each label that the text has and 0 for each other, in the order of `labels` in "
+        "`manifest.json`.",
+    ),
+}
+_TOKENS = {
+    "probabilities": LastStep(
+        "Softmax",
+        "Each token has a probability for each tag; a word's tag is the likeliest of its first piece, and "
+        "special tokens have none.",
+    ),
+    "label": LastStep(
+        "ArgMax",
+        "Each token has the number of its tag, from 0 in the order of `labels` in `manifest.json`; a word's "
+        "tag is that of its first piece, and special tokens have none.",
+    ),
+}
+_CHOICES = {
+    "probabilities": LastStep("Softmax", "The model's choice is the likeliest."),
+    "label": LastStep("ArgMax", "The answer is the number of the model's choice, from 0."),
+}
+
+LAST_STEPS: Mapping[str, Mapping[str, LastStep]] = {
+    "sequence-classification": _SEQUENCE,
+    "multi-label-classification": _SEVERAL,
+    "token-classification": _TOKENS,
+    "multiple-choice": _CHOICES,
+}
+"""Other heads answer with logits alone. Of question answering, the graph would have to know which tokens are
+of the context, which most families' inputs do not say; scores and vectors are what they are."""
+
+ANSWERS = ("probabilities", "label")
+"""Names of the outputs that are not logits any more."""
+
+BY_TOKEN = frozenset(
+    {
+        "token-classification",
+        "question-answering",
+        "masked-language-modelling",
+        "sentence-embeddings",
+    }
+)
+"""Heads whose outputs have a place for each token, padding included."""
+
+SEVERAL_SEQUENCES = frozenset({"multiple-choice"})
+"""Heads of which one text makes as many sequences as it has choices."""
+
+
+def accepted_answers(head: str) -> tuple[str, ...]:
+    """Return what the file of a head can be asked to answer."""
+    return ("logits", *LAST_STEPS.get(head, ()))
