@@ -5,7 +5,7 @@ into shorter pieces, and into no unknown ones that it was not cut into before.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,11 @@ from distill_core.teacher import new_like
 Ids = Int[np.ndarray, " tokens"]
 
 
+def training_rows(rows: Mapping[str, Dataset]) -> list[Dataset]:
+    """Return the tokenized rows that a student learns from, with labels or without."""
+    return [rows[name] for name in ("train", "unlabelled") if name in rows]
+
+
 def count_tokens(rows: Sequence[Dataset], size: int) -> Int[np.ndarray, " size"]:
     """Return how often each token id stands in tokenized rows.
 
@@ -28,13 +33,27 @@ def count_tokens(rows: Sequence[Dataset], size: int) -> Int[np.ndarray, " size"]
         size: number of ids.
     """
     counts = np.zeros(size, dtype=np.int64)
+    for ids in _read_ids(rows):
+        counts += np.bincount(ids, minlength=size)
+    return counts
+
+
+def used_tokens(rows: Sequence[Dataset]) -> Ids:
+    """Return the ids of the tokens that stand in tokenized rows, in rising order.
+
+    Args:
+        rows: with `input_ids`, of one sequence or several.
+    """
+    return np.unique(np.concatenate([np.unique(ids) for ids in _read_ids(rows)]))
+
+
+def _read_ids(rows: Sequence[Dataset]) -> Iterator[Ids]:
     for split in rows:
         for chunk in split.with_format("arrow").iter(batch_size=10_000):
             column = chunk["input_ids"].combine_chunks()
             while isinstance(column, (pa.ListArray, pa.LargeListArray)):
                 column = column.flatten()
-            counts += np.bincount(column.to_numpy(zero_copy_only=False), minlength=size)
-    return counts
+            yield column.to_numpy(zero_copy_only=False)
 
 
 def pick_tokens(

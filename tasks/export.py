@@ -1,7 +1,7 @@
 """Tasks: export the student to ONNX, and make the file of a scheme of it."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -13,6 +13,9 @@ from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
 from tasks.job import Job
 from tasks.stages import LOGITS, MODEL, ONNX, ROWS, head_of
+
+if TYPE_CHECKING:  # imports datasets
+    from distill_core.vocabulary import Ids
 
 
 @task(name="export", task_run_name="export", cache_policy=NO_CACHE)
@@ -45,14 +48,24 @@ def quantize(
         from distill_core.batches import open_tokenized
         from distill_core.quantization import calibration_rows, quantize
 
-        train = open_tokenized(data.folder / ROWS)["train"]
-        rows = calibration_rows(train).to_list()
-        file = quantize(exported.folder / ONNX, SCHEMES[scheme], rows, folder)
+        rows = calibration_rows(open_tokenized(data.folder / ROWS)["train"]).to_list()
+        model = exported.folder / ONNX
+        file = quantize(model, SCHEMES[scheme], rows, folder, _used_tokens(data))
         return {"scheme": scheme, **score_artifact(file, teacher, evaluation, data)}
 
     stage = run_stage(job.output, "artifact", inputs, build)
     publish_facts(job.pipeline.name, stage, scheme)
     return as_state(stage)
+
+
+def _used_tokens(data: Stage) -> "Ids | None":
+    """Return the ids of the tokens that the training rows use; None where the vocabulary has no others."""
+    from distill_core.batches import open_tokenized
+    from distill_core.vocabulary import training_rows, used_tokens
+
+    if data.name == "vocabulary":
+        return None
+    return used_tokens(training_rows(open_tokenized(data.folder / ROWS)))
 
 
 def score_artifact(file: Path, teacher: Stage, evaluation: Stage, data: Stage) -> dict[str, Any]:

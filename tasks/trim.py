@@ -24,12 +24,11 @@ def trim_vocabulary(job: Job, teacher: Stage, student: Stage, data: Stage) -> St
     def build(folder: Path) -> dict[str, Any]:
         from distill_core.batches import open_tokenized
         from distill_core.trimming import check_trimmed, trim
-        from distill_core.vocabulary import count_tokens
+        from distill_core.vocabulary import count_tokens, training_rows
 
         rows, head = open_tokenized(data.folder / ROWS), head_of(teacher)
         before = load_model(student.folder / MODEL)
-        read = [rows[name] for name in ("train", "unlabelled") if name in rows]
-        counts = count_tokens(read, before.config.vocab_size)
+        counts = count_tokens(training_rows(rows), before.config.vocab_size)
         (folder / MODEL).mkdir()
         kept = trim(student.folder / MODEL, counts, size, folder / MODEL)
         _tokenize_again(job, teacher, folder)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 from datasets import Dataset
+from jaxtyping import Int
 
 from distill_core.quantization.blocks import quantize_blocks, quantize_embeddings
 from distill_core.quantization.calibration import CALIBRATION_ROWS
@@ -26,8 +27,16 @@ QUANTIZED_FILE = "model_quantized.onnx"
 Rows = Sequence[Mapping[str, Any]]
 """Training texts, token ids and masks."""
 
+Ids = Int[np.ndarray, " tokens"]
 
-def quantize(model: Path, scheme: Scheme, rows: Rows, folder: Path) -> Path:
+
+def quantize(
+    model: Path,
+    scheme: Scheme,
+    rows: Rows,
+    folder: Path,
+    used: Ids | None = None,
+) -> Path:
     """Write the small twin of an ONNX file and return its path.
 
     Args:
@@ -35,9 +44,13 @@ def quantize(model: Path, scheme: Scheme, rows: Rows, folder: Path) -> Path:
         scheme: how.
         rows: training texts, token ids and masks.
         folder: where `model_quantized.onnx` goes.
+        used: ids of the tokens that all training texts use, the others mattering less; None: they all do.
     """
     file = folder / QUANTIZED_FILE
-    _MAKERS[scheme.stored](model, scheme, rows, file)
+    if scheme.stored == "codebook":
+        _pack(model, scheme, rows, used, file)
+    else:
+        _MAKERS[scheme.stored](model, scheme, rows, file)
     return file
 
 
@@ -55,17 +68,16 @@ def _make_fused(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
         quantize_fused(even, scheme, rows, file)
 
 
-def _make_packed(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
+def _pack(model: Path, scheme: Scheme, rows: Rows, used: Ids | None, file: Path) -> None:
     # Not smoothed: a loud row would widen the scales of all channels, where vectors are few.
     quantize_dynamically(model, False, file)
     draft = onnx.load(file)
-    pack(draft, rows, largest_weight(scheme.reduce_range), scheme.byte_codes)
+    pack(draft, rows, largest_weight(scheme.reduce_range), scheme.byte_codes, used)
     onnx.save(draft, file)
 
 
 _MAKERS: Mapping[str, Callable[[Path, Scheme, Rows, Path], None]] = {
     "8 bits": _make_dynamic,
-    "codebook": _make_packed,
     "calibrated": quantize_statically,
     "fp16": halve,
     "blocks": quantize_blocks,

@@ -1,6 +1,6 @@
 """What the main job's files answer in each place: against the fp32 student, and against each other."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from distill_core.teacher import load_tokenizer
 from distill_core.verification import read_manifest
 from distill_core.verifiers import FOLDER, VERIFIERS, Question, ask, find_verifiers
 from tests.bench.harness import latest_stage
+from tests.bench.jobs import SST2, run_job
 
 ROWS = 200
 PLACES = (
@@ -27,20 +28,17 @@ TARGETS = ("linux-x86-64", "android-arm64", "web-wasm")
 """Whose files are asked; two of one scheme are one file."""
 
 
-def measure_agreement(target: str, main_job: Callable[[int], Any]) -> Mapping[str, Any]:
+def measure_agreement(target: str) -> Mapping[str, Any]:
     """Ask the file that the main job ships for a target in every place, on rows of SST-2.
 
     Args:
         target: one of `TARGETS`.
-        main_job: makes the bundles, or finds them made.
 
     Raises:
         RuntimeError: the main job published no bundles, or this machine lacks a place.
     """
-    from tests.bench.cells import WORK
-
-    main_job(0)
-    run = WORK / "sst2-seed0"
+    run_job(SST2)
+    run = SST2.output()
     bundle = run / "bundles" / target
     if not bundle.is_dir():
         raise RuntimeError(f"{bundle}: is missing; run `python -m tests.bench main-job` first")

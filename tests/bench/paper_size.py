@@ -3,28 +3,19 @@
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from tests.bench.harness import latest_stage
+from tests.bench.jobs import SST2, WholeJob, run_pipeline
 from tests.bench.teachers import SHARED, TEACHERS
 
 NAME = "mpnet-base-sst2"
 
 
-def measure_paper_size(
-    run_pipeline: Callable[[list[str], Path], dict[str, Any]],
-    pipeline: Path,
-    output: Path,
-    seed: int,
-) -> dict[str, Any]:
+def measure_paper_size(seed: int) -> dict[str, Any]:
     """Run the main job's pipeline on the larger teacher for one epoch, and time both in PyTorch.
 
     Args:
-        run_pipeline: runs the command with arguments into a folder, and returns the report.
-        pipeline: the main job's file.
-        output: of the run.
         seed: of the training.
     """
     from distill_core.batches import open_tokenized
@@ -37,11 +28,11 @@ def measure_paper_size(
     changes = (
         f"teacher.source={teacher}",
         "training.epochs=1",
-        f"training.seed={seed}",
         "name=paper-size",
     )
-    arguments = ["run", str(pipeline), *(part for change in changes for part in ("--set", change))]
-    report = run_pipeline(arguments, output)
+    job = WholeJob(NAME, "paper-size", SST2.pipeline, changes)
+    output = job.output(seed)
+    report = run_pipeline(job.arguments(seed), output)
     stages = output / "stages"
     rows = open_tokenized(latest_stage(stages, "data") / "rows")["validation"]
     subjects = [

@@ -1,21 +1,31 @@
 """What each way of quantizing costs: ours beside optimum's own presets, on one student."""
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+import statistics
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
+from transformers import PretrainedConfig
 
 from distill_core.batches import open_tokenized
 from distill_core.benchmark import Subject, as_facts, pick_rows, time_models
-from distill_core.heads.sequence_classification import SequenceClassification
+from distill_core.files import read_json
+from distill_core.heads import HEADS, Head
 from distill_core.quantization import QUANTIZED_FILE, calibration_rows, quantize
+from distill_core.runtime import MODEL_INPUTS
 from distill_core.schemes import SCHEMES
 from distill_core.scoring import score_file
 from distill_core.targets import TARGETS, schemes_of
-from tests.bench.harness import latest_stage
+from distill_core.verifiers import FOLDER, VERIFIERS
+from distill_core.vocabulary import training_rows, used_tokens
+from tests.bench.harness import HERE, latest_stage
+from tests.bench.jobs import WholeJob, run_job
 
 PRESETS = {
     f"optimum-{name}{'-per-channel' if per_channel else ''}": (name, per_channel)
@@ -23,38 +33,78 @@ PRESETS = {
     for per_channel in (False, True)
 }
 WAYS = (*(scheme.name for scheme in schemes_of(TARGETS.values())), *PRESETS)
+_SHIPPED = ("android-arm64", "linux-x86-64", "web-wasm")
+"""Targets, of whose schemes the others' are made."""
+WAYS_ELSEWHERE = (
+    *(scheme.name for scheme in schemes_of(TARGETS[name] for name in _SHIPPED)),
+    *PRESETS,
+)
+"""What is tried on students of other tasks."""
+
+_WASM_ROUNDS = 5
 
 
-def measure_scheme(name: str, main_job: Callable[[int], Any]) -> Mapping[str, Any]:
-    """Quantize the main job's student in one way; score it, and time it beside fp32.
+def measure_scheme(name: str, job: WholeJob) -> Mapping[str, Any]:
+    """Quantize a job's student in one way; score it, and time it beside fp32, natively and in wasm.
 
     Args:
         name: one of `WAYS`.
-        main_job: makes the student, or finds it made.
+        job: its student is of seed 0, and is made now if it is not there.
     """
-    from tests.bench.cells import WORK
-
-    main_job(0)
-    stages = WORK / "sst2-seed0" / "stages"
+    run_job(job)
+    stages = job.output() / "stages"
     onnx, data, evaluation = (latest_stage(stages, kind) for kind in ("onnx", "data", "evaluation"))
-    rows = open_tokenized(data / "rows")["validation"]
+    rows = open_tokenized(data / "rows")
+    scored = rows[read_json(data / "stage.json")["facts"]["evaluation_split"]]
     with TemporaryDirectory() as folder:
-        calibration = calibration_rows(open_tokenized(data / "rows")["train"]).to_list()
-        file = _quantize(name, onnx / "model.onnx", calibration, Path(folder))
-        head = SequenceClassification(("negative", "positive"))
-        logits = np.load(evaluation / "logits.npz")
-        facts = score_file(file, head, rows, logits["teacher"], logits["student"])
+        file = _quantize(name, onnx / "model.onnx", rows, Path(folder))
+        head, logits = _head(stages), np.load(evaluation / "logits.npz")
+        facts = score_file(file, head, scored, logits["teacher"], logits["student"])
         subjects = [Subject("int8", "onnx", file), Subject("fp32", "onnx", onnx / "model.onnx")]
-        timings = time_models(subjects, rows.select(pick_rows(rows["length"][:])).to_list())
-    return {**facts, "timings": as_facts(timings)}
+        read = scored.select(pick_rows(scored["length"][:])).to_list()
+        return {
+            **facts,
+            "main_metric": head.main_metric_of(facts["metrics"]),
+            "units": len(logits["student"]),
+            "timings": as_facts(time_models(subjects, read)),
+            "wasm": _time_in_wasm(subjects, read, Path(folder)),
+        }
 
 
-def _quantize(name: str, model: Path, rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+def _head(stages: Path) -> Head:
+    facts = read_json(latest_stage(stages, "teacher") / "stage.json")["facts"]
+    return HEADS[facts["task"]](tuple(facts["labels"]), facts["pooling"])
+
+
+def _quantize(name: str, model: Path, rows: Mapping[str, Dataset], folder: Path) -> Path:
     if name in SCHEMES:
-        return quantize(model, SCHEMES[name], rows, folder)
+        calibration = calibration_rows(rows["train"]).to_list()
+        used = used_tokens(training_rows(rows))
+        return quantize(model, SCHEMES[name], calibration, folder, used)
     preset, per_channel = PRESETS[name]
     configuration = getattr(AutoQuantizationConfig, preset)(
         is_static=False, per_channel=per_channel
     )
-    ORTQuantizer(model).quantize(configuration, folder)
+    ORTQuantizer(model, PretrainedConfig()).quantize(configuration, folder)
     return folder / QUANTIZED_FILE
+
+
+def _time_in_wasm(
+    subjects: Sequence[Subject], rows: Sequence[Mapping[str, Any]], folder: Path
+) -> dict[str, Any] | None:
+    """Return p50 and load of files that onnxruntime-web loads, in node; None of others."""
+    place = VERIFIERS["node-wasm"].find(FOLDER)
+    if place is None:
+        raise RuntimeError(f"node-wasm: not under {FOLDER}; run `make verifiers` first")
+    job = folder / "wasm.json"
+    read = [{name: row[name] for name in MODEL_INPUTS if name in row} for row in rows]
+    files = {subject.name: str(subject.path) for subject in subjects}
+    job.write_text(json.dumps({"files": files, "rows": read, "rounds": _WASM_ROUNDS}))
+    command = ["node", HERE / "time_in_wasm.mjs", job, FOLDER / "node_modules"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return None
+    return {
+        name: {"p50_ms": statistics.median(timed["latencies_ms"]), "load_ms": timed["load_ms"]}
+        for name, timed in json.loads(done.stdout.splitlines()[-1]).items()
+    }

@@ -39,6 +39,24 @@ def _times_fp32(record: Record) -> str:
     return f"{timings['fp32']['p50_ms'] / timings['int8']['p50_ms']:.2f}×"
 
 
+def _in_wasm(record: Record) -> str:
+    timings = record["figures"]["wasm"]
+    return f"{timings['int8']['p50_ms']:.1f}" if timings else "does not load"
+
+
+def _own_metric(whose: str) -> Callable[[Record], str]:
+    def read(record: Record) -> str:
+        return _figure(f"{whose}.{record['figures']['main_metric']}")(record)
+
+    return read
+
+
+def _flips(record: Record) -> str:
+    """Show how many rows are answered otherwise; of vectors, how far they turn."""
+    flips, units = record["figures"]["flips"], record["figures"]["units"]
+    return f"1 - {1 - flips:.5f}" if record["data"] == "stsb" else f"{flips * units:.0f}"
+
+
 def _artifacts(value: Callable[[Record, Record], float], pattern: str) -> Callable[[Record], str]:
     """Show the range of a figure over all targets, the least favourable first."""
 
@@ -113,7 +131,7 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         "The main job: minilm-l6-sst2 (6 layers, 90.9 MB in fp32) to 3 layers on SST-2, scored on its 872 "
         "validation rows, five targets. MB, drop and latency range over the targets; *smaller* is against "
         "the teacher's fp32 weights, *faster* against the teacher in PyTorch in the same run (p50, batch "
-        "1, 1 thread). *6 x 192*: all six layers, half as wide.",
+        "1, 1 thread). *6 x 192*: all six layers, half as wide; *4 x 312*: TinyBERT's shape.",
         (
             ("student", lambda record: record["setting"]),
             _SEED,
@@ -124,12 +142,25 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
             _MINUTES,
         ),
     ),
+    "other-jobs": (
+        "The same for other tasks, students of half the depth, five targets: entities of words (WNUT-17, 15 "
+        "epochs, scored by F1 on its test rows) and sentence embeddings (all-minilm-l6-v2 on the texts of "
+        "STS-B, scored by Spearman of its test pairs).",
+        (
+            ("task", lambda record: record["data"]),
+            ("teacher", _own_metric("teacher.metrics")),
+            ("student", _own_metric("student.metrics")),
+            *_SHIPPED,
+            ("smaller", _artifacts(lambda a, f: f["teacher"]["bytes"] / a["bytes"], "{:.1f}×")),
+            _MINUTES,
+        ),
+    ),
     "paper-size": (
         "DistilBERT's own case: a 12-layer teacher of width 768 (mpnet-base-sst2, 109M parameters) to 6 "
         "layers on SST-2, one epoch, the whole pipeline. Published for BERT-base and DistilBERT (Sanh et al. "
         "2019, tables 1 to 3): 40% fewer parameters, 60% faster, accuracy on SST-2 0.927 and 0.913 (0.985). "
-        "*Faster* here: p50 in PyTorch, batch 1, 1 thread, interleaved; *in 8 bits* against the teacher in "
-        "PyTorch.",
+        "*Faster* here: p50 in PyTorch, batch 1, 1 thread, interleaved; the file, against the teacher in "
+        "PyTorch and its fp32 weights.",
         (
             _SEED,
             ("teacher", _figure("teacher.metrics.accuracy")),
@@ -138,8 +169,13 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
             ("agreement", _figure("agreement")),
             ("fewer parameters", _figure("fewer_parameters", "{:.0f}%", 100)),
             ("faster", _figure("faster", "{:.0f}%", 100)),
-            ("MB in 8 bits", _artifacts(lambda a, _: a["bytes"] / 1e6, "{:.1f}")),
-            ("in 8 bits, faster", _artifacts(lambda a, _: a["speedup"], "{:.1f}×")),
+            ("MB", _artifacts(lambda a, _: a["bytes"] / 1e6, "{:.1f}")),
+            ("smaller", _artifacts(lambda a, f: f["teacher"]["bytes"] / a["bytes"], "{:.1f}×")),
+            ("file, faster", _artifacts(lambda a, _: a["speedup"], "{:.1f}×")),
+            (
+                "its retention",
+                _artifacts(lambda a, _: a["retention"], "{:.4f}"),
+            ),
             ("peak GB", _figure("peak_gb", "{:.1f}")),
             _MINUTES,
         ),
@@ -258,18 +294,23 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         ),
     ),
     "schemes": (
-        "Ways of quantizing the main job's student (seed 0), ours above optimum's own presets: flips are "
-        "rows answered otherwise than by the fp32 student; speed beside its fp32 ONNX file, interleaved, "
-        "1 thread, on this machine, which has VNNI.",
+        "Ways of quantizing the students of the main job and of the other jobs (seed 0), ours above "
+        "optimum's own presets. Score: accuracy, entity F1 (wnut17), Spearman (stsb). Flips: units answered "
+        "otherwise than by the fp32 student, of 872 texts, or of the words of 1,287; of embeddings one minus "
+        "the mean cosine to its own. Speed beside its fp32 ONNX file, interleaved, 1 thread, on this "
+        "machine, which has VNNI; in wasm by "
+        "onnxruntime-web in node.",
         (
+            ("student", lambda record: record["data"]),
             _SETTING,
             ("MB", _figure("bytes", "{:.1f}", 1e-6)),
-            ("accuracy", _figure("metrics.accuracy")),
+            ("score", _own_metric("metrics")),
             ("drop", _figure("drop", "{:+.4f}")),
-            ("flips", _figure("flips")),
+            ("flips", _flips),
             ("p50 ms", _figure("timings.int8.p50_ms", "{:.2f}")),
             ("rounds", _spread),
             ("faster than fp32", _times_fp32),
+            ("wasm p50 ms", _in_wasm),
             ("load ms", _figure("timings.int8.load_ms", "{:.0f}")),
             ("peak MB", _figure("timings.int8.peak_rss_mb", "{:.0f}")),
         ),
@@ -316,6 +357,65 @@ OVER_SEEDS: dict[str, tuple[str, Sequence[tuple[str, Callable[[Group], str]]]]] 
 """Tables that have a row for each setting, over its seeds."""
 
 
+def _steps(records: list[Record]) -> list[Record]:
+    """Return a row for the teacher, each student, and each file that was tried of it."""
+    rows = []
+    for record in records:
+        figures = record["figures"]
+        if record["seed"] or figures["artifacts"] is None:
+            continue
+        student, teacher = record["setting"], figures["teacher"]
+        scored = teacher["metrics"][_MAIN_METRIC]
+        if not rows:
+            rows.append({"what": "teacher, fp32", "bytes": teacher["bytes"], "accuracy": scored})
+        before = figures["student"]["metrics"][_MAIN_METRIC]
+        rows.append(
+            {"what": f"{student}, fp32", "bytes": figures["student"]["bytes"], "accuracy": before}
+        )
+        tried = {c["sha256"]: c for a in figures["artifacts"] for c in a["candidates"]}
+        rows += [
+            {
+                "what": f"{student}, {entry['scheme']}",
+                "accuracy": before - entry["drop"],
+                **entry,
+            }
+            for entry in sorted(tried.values(), key=lambda entry: -int(entry["bytes"]))
+        ]
+    largest = rows[0]["bytes"] if rows else 1
+    return [{**row, "smaller": largest / row["bytes"]} for row in rows]
+
+
+def _cell(name: str, pattern: str, scale: float = 1.0) -> Callable[[Record], str]:
+    def read(row: Record) -> str:
+        value = row.get(name, "")
+        return pattern.format(value * scale) if isinstance(value, (int, float)) else str(value)
+
+    return read
+
+
+DERIVED: dict[str, tuple[str, str, Callable[[list[Record]], list[Record]], Sequence[Column]]] = {
+    "steps": (
+        "What each step from the teacher to a phone brings and costs: the files that the main job tries for "
+        "its five targets (seed 0), largest first. Accuracy on the 872 validation rows; *flips* is the share "
+        "of them that the file answers otherwise than the fp32 student; p50 at batch 1, 1 thread, load and "
+        "peak memory of the whole process, each student's in a run of its own.",
+        "main-job",
+        _steps,
+        (
+            ("what", _cell("what", "{}")),
+            ("MB", _cell("bytes", "{:.1f}", 1e-6)),
+            ("smaller", _cell("smaller", "{:.1f}×")),
+            ("accuracy", _cell("accuracy", "{:.4f}")),
+            ("flips", _cell("flips", "{:.1%}")),
+            ("p50 ms", _cell("p50_ms", "{:.2f}")),
+            ("load ms", _cell("load_ms", "{:.0f}")),
+            ("peak MB", _cell("peak_rss_mb", "{:.0f}")),
+        ),
+    ),
+}
+"""Tables made of another one's records."""
+
+
 def _groups(records: list[Record]) -> list[Group]:
     groups: dict[tuple[str, str, str], Group] = {}
     for record in records:
@@ -325,14 +425,17 @@ def _groups(records: list[Record]) -> list[Group]:
 
 def render(table: str) -> str:
     """Return a table as Markdown: what it shows, how it was made, its rows by machine."""
-    caption, columns = (TABLES | OVER_SEEDS)[table]
-    records = read_records(table)
+    source, expand = table, list
+    if table in DERIVED:
+        caption, source, expand, columns = DERIVED[table]
+    else:
+        caption, columns = (TABLES | OVER_SEEDS)[table]
+    records = read_records(source)
     lines = [f"**{caption}**", ""]
     for machine in sorted({record["machine"] for record in records}):
-        rows: list[Any] = [record for record in records if record["machine"] == machine]
-        measured = max(record["measured_at"] for record in rows)[:10]
-        if table in OVER_SEEDS:
-            rows = _groups(rows)
+        found = [record for record in records if record["machine"] == machine]
+        measured = max(record["measured_at"] for record in found)[:10]
+        rows: list[Any] = _groups(found) if table in OVER_SEEDS else expand(found)
         lines += [
             f"`make bench`, on {machine}, {measured}:",
             "",
@@ -346,7 +449,7 @@ def render(table: str) -> str:
 
 def render_all() -> str:
     """Return TABLES.md."""
-    parts = [f"## {table}\n\n{render(table)}" for table in TABLES | OVER_SEEDS]
+    parts = [f"## {table}\n\n{render(table)}" for table in [*TABLES, *DERIVED, *OVER_SEEDS]]
     head = "# Figures\n\nRendered by `make bench` from `results/`; no figure here is typed by hand.\n\n"
     return head + "\n".join(parts)
 

@@ -15,7 +15,7 @@ from distill_core.evaluation import file_logits
 from distill_core.export import export_onnx
 from distill_core.files import file_digest
 from distill_core.heads.sequence_classification import SequenceClassification
-from distill_core.quantization import packing, quantize
+from distill_core.quantization import lookup, quantize
 from distill_core.runtime import open_session
 from distill_core.schemes import INT4, INT4_REDUCED, INT8, Scheme
 from distill_core.targets import OPSET
@@ -139,12 +139,12 @@ def test_codes_stored_as_bytes_find_their_vectors() -> None:
     codes = np.arange(65_536, dtype=np.uint16).reshape(256, 256)[:, ::-1]
     vectors = np.random.default_rng(0).integers(-128, 128, (65_536, 4), dtype=np.int8)
     arrays = {
-        "codes": packing._as_bytes(codes),
-        packing.CODEBOOK: vectors,
-        packing._PLACES: np.asarray([1, 256], dtype=np.int32),
+        "codes": lookup.as_bytes(codes),
+        lookup.CODEBOOK: vectors,
+        lookup.PLACES: np.asarray([1, 256], dtype=np.int32),
     }
     graph = onnx.helper.make_graph(
-        packing._look_up("codes", "found", packing._as_bytes(codes)),
+        lookup.look_up("codes", "found", True),
         "look up",
         [],
         [onnx.helper.make_tensor_value_info("found", onnx.TensorProto.INT8, [256, 256, 4])],

@@ -1,0 +1,118 @@
+"""Whole jobs, by the command line: SST-2's, and those of other tasks, whose students are quantized too."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.bench.harness import HERE, ROOT, Cell, slug
+from tests.bench.teachers import teacher_of
+
+WORK = ROOT / "runs" / "bench"
+COMMAND = Path(sys.executable).with_name("distill-deploy")
+MINILM = "minilm-l6-sst2"
+_KEPT = ("passed", "retention", "agreement", "difference", "artifacts", "training", "timings_s")
+
+
+@dataclass(frozen=True)
+class WholeJob:
+    """A pipeline file, and the names under which its figures are kept."""
+
+    model: str
+    data: str
+    pipeline: Path
+    settings: tuple[str, ...] = ()
+    """What it is asked for, beside what its pipeline file says."""
+    student: str = "default"
+    fine_tuned: bool = False
+    """Whether its teacher is that of `TASKS`, which is made if it is not there."""
+
+    def arguments(self, seed: int = 0) -> list[str]:
+        """Return those of the command that runs it."""
+        settings = (f"training.seed={seed}", *self.settings)
+        return ["run", str(self.pipeline), *(p for s in settings for p in ("--set", s))]
+
+    def output(self, seed: int = 0) -> Path:
+        """Return where it leaves its stages, reports and bundles."""
+        name = "" if self.student == "default" else f"-{slug(self.student)}"
+        return WORK / f"{self.data}{name}-seed{seed}"
+
+
+SST2 = WholeJob(MINILM, "sst2", ROOT / "deploy" / "pipelines" / "sst2.yaml")
+_SST2_STUDENTS = {
+    "vocabulary trimmed": ("student.vocabulary=auto",),
+    "4 x 312": (
+        "student.layers=spread",
+        "student.count=4",
+        "student.hidden_size=312",
+        "student.intermediate_size=1200",
+    ),
+    "6 x 192": (
+        "student.layers=[0,1,2,3,4,5]",
+        "student.hidden_size=192",
+        "student.heads=6",
+        "student.intermediate_size=768",
+    ),
+}
+STUDENTS = [
+    WholeJob(SST2.model, SST2.data, SST2.pipeline, settings, name)
+    for name, settings in _SST2_STUDENTS.items()
+]
+_PIPELINES, _BASE = HERE / "pipelines", "all-minilm-l6-v2"
+OTHERS = [
+    WholeJob(_BASE, "wnut17", _PIPELINES / "wnut17.yaml", fine_tuned=True),
+    WholeJob(_BASE, "stsb", _PIPELINES / "stsb.yaml"),
+]
+"""Entities of words, and sentence embeddings."""
+
+
+def run_pipeline(arguments: list[str], output: Path) -> dict[str, Any]:
+    """Run a pipeline and return its report, whether it passed its gate or not."""
+    done = subprocess.run([COMMAND, *arguments, "--output", output], check=False, cwd=ROOT)
+    report: dict[str, Any] = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    if done.returncode != (0 if report["passed"] else 1):
+        raise RuntimeError(f"{' '.join(arguments)} ended with exit code {done.returncode}")
+    return report
+
+
+def run_job(job: WholeJob, seed: int = 0) -> Mapping[str, Any]:
+    """Do a whole job, or what changed of it, and return what its report says.
+
+    Args:
+        job: which.
+        seed: of the training.
+    """
+    if job.fine_tuned:
+        teacher_of(job.data)
+    report = run_pipeline(job.arguments(seed), job.output(seed))
+    return {
+        # Of all stages, when they were made: a cell that was interrupted counts each of them once.
+        "minutes": sum(report["timings_s"].values()) / 60,
+        "teacher": {name: report["teacher"][name] for name in ("metrics", "parameters", "bytes")},
+        "student": report["student"],
+        "main_metric": report["main_metric"],
+        **{name: report[name] for name in _KEPT},
+        "benchmark": report["benchmark"],
+    }
+
+
+def cells_of_jobs() -> list[Cell]:
+    """Return a cell for each job and seed."""
+    return [
+        *(
+            Cell("main-job", MINILM, "sst2", "default", n, partial(run_job, SST2, n))
+            for n in (0, 1, 2)
+        ),
+        *(
+            Cell("main-job", job.model, job.data, job.student, 0, partial(run_job, job))
+            for job in STUDENTS
+        ),
+        *(
+            Cell("other-jobs", job.model, job.data, job.student, 0, partial(run_job, job))
+            for job in OTHERS
+        ),
+    ]

@@ -1,0 +1,135 @@
+"""Embeddings of a large vocabulary: tokens that the training texts never use are coarser than the others."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from datasets import Dataset
+from jaxtyping import Float
+from onnx import numpy_helper
+
+from distill_core.evaluation import file_logits
+from distill_core.export import export_onnx
+from distill_core.heads.sequence_classification import SequenceClassification
+from distill_core.quantization import quantize
+from distill_core.quantization.tables import find_tables
+from distill_core.runtime import open_session
+from distill_core.schemes import INT4, INT4_WEB, INT8
+from distill_core.targets import OPSET
+from distill_core.teacher import load_model, load_tokenizer
+from tests.core.family_models import save_small
+
+HEAD = SequenceClassification(("negative", "positive"))
+WORDS, WIDTH = 16_384, 128
+USED = np.asarray([*range(0, 5_000), *range(9_000, 10_000)])
+RARE = np.setdiff1d(np.arange(WORDS), USED)
+
+
+@pytest.fixture(scope="module")
+def large(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset]:
+    """A BERT whose weights are enough for the large codebook, as an fp32 file, and rows for it."""
+    folder, tokenizer = tmp_path_factory.mktemp("large"), load_tokenizer(tiny_bert)
+    sizes = {"hidden_size": WIDTH, "intermediate_size": 256, "vocab_size": WORDS}
+    saved = save_small("bert", "ForSequenceClassification", tokenizer, folder / "model", **sizes)
+    texts = ["the film was good", "a dull plot", "good acting", "it was a bad film"] * 8
+    rows = [dict(tokenizer(text)) for text in texts]
+    data = Dataset.from_list([{**r, "label": 0, "length": len(r["input_ids"])} for r in rows])
+    export_onnx(load_model(saved), HEAD, data, OPSET, folder / "model.onnx")
+    return folder / "model.onnx", data
+
+
+@pytest.fixture(scope="module", params=[INT4, INT4_WEB], ids=lambda scheme: scheme.name)
+def packed(
+    request: pytest.FixtureRequest,
+    large: tuple[Path, Dataset],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    folder = tmp_path_factory.mktemp(request.param.name)
+    return quantize(large[0], request.param, large[1].to_list(), folder, USED)
+
+
+def _arrays(file: Path) -> dict[str, Any]:
+    graph = onnx.load(file).graph
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def _embeddings(file: Path, ids: list[list[int]]) -> Float[np.ndarray, "texts tokens width"]:
+    """Return what a file looks up for ids."""
+    model = onnx.load(file)
+    scaled = next(n for n in model.graph.node if n.op_type == "Mul" and "word" in n.input[0])
+    model.graph.output.append(
+        onnx.helper.make_tensor_value_info(scaled.output[0], onnx.TensorProto.FLOAT, None)
+    )
+    shown = file.with_name("shown.onnx")
+    onnx.save(model, shown)
+    array = np.asarray(ids, dtype=np.int64)
+    fed = {"input_ids": array, "attention_mask": np.ones_like(array)}
+    fed["token_type_ids"] = np.zeros_like(array)
+    return np.asarray(open_session(shown).run([scaled.output[0]], fed)[0])
+
+
+def test_tokens_in_use_take_four_bits_a_weight_and_the_others_two(packed: Path) -> None:
+    arrays = _arrays(packed)
+    sizes = {a.nbytes for n, a in arrays.items() if "word" in n and n.endswith("codes")}
+    assert sizes == {len(USED) * WIDTH // 2, len(RARE) * WIDTH // 4}
+
+
+def test_each_token_is_given_its_own_row(packed: Path, large: tuple[Path, Dataset]) -> None:
+    table = next(
+        array
+        for name, array in _arrays(large[0]).items()
+        if "word" in name and array.shape == (WORDS, WIDTH)
+    )
+    generator = np.random.default_rng(0)
+    ids = [
+        [0, WORDS - 1, 4_999, 5_000, 8_999, 9_000, 9_999, 10_000],
+        *generator.integers(0, WORDS, (30, 8)).tolist(),
+    ]
+    found, meant = _embeddings(packed, ids), table[np.asarray(ids)]
+    distances = np.linalg.norm(found.reshape(-1, 1, WIDTH) - meant.reshape(1, -1, WIDTH), axis=-1)
+    same = np.asarray(ids).reshape(-1, 1) == np.asarray(ids).reshape(1, -1)
+    assert all(same[row, column] for row, column in enumerate(distances.argmin(axis=1)))
+
+
+def test_tokens_in_use_are_nearer_to_what_they_were(
+    packed: Path, large: tuple[Path, Dataset]
+) -> None:
+    table = next(a for n, a in _arrays(large[0]).items() if "word" in n and a.shape[0] == WORDS)
+
+    def kept(ids: Any) -> float:
+        picked = ids[:: len(ids) // 200][:200].reshape(25, 8)
+        meant = table[picked]
+        error = _embeddings(packed, picked.tolist()) - meant
+        return float(10 * np.log10((meant**2).sum() / (error**2).sum()))
+
+    assert kept(USED) > 17
+    assert 8 < kept(RARE) < 14
+
+
+def test_answers_are_near_those_of_the_fp32_file(packed: Path, large: tuple[Path, Dataset]) -> None:
+    ours, theirs = (file_logits(open_session(path), HEAD, large[1]) for path in (packed, large[0]))
+    assert np.abs(ours - theirs).max() < 0.25 * np.ptp(theirs)
+
+
+def test_operators_are_standard_ones(packed: Path) -> None:
+    model = onnx.load(packed)
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+
+
+def test_a_file_for_the_web_holds_no_numbers_of_sixteen_bits(packed: Path) -> None:
+    arrays = _arrays(packed)
+    wide = {name for name, array in arrays.items() if array.dtype == np.uint16}
+    assert bool(wide) == (INT4_WEB.name not in str(packed))
+
+
+@pytest.mark.parametrize("used", [None, USED[:0], np.arange(WORDS)], ids=["unknown", "none", "all"])
+def test_where_use_tells_nothing_all_tokens_are_alike(
+    used: Any, large: tuple[Path, Dataset], tmp_path: Path
+) -> None:
+    graph = onnx.load(quantize(large[0], INT8, [], tmp_path)).graph
+    tables = find_tables(graph, used)
+    assert len(tables) == 1
+    assert not tables[0].rare.any()
