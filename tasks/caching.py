@@ -109,6 +109,7 @@ STAGES = {
             "quantization",
             "schemes",
             "scoring",
+            "vocabulary",
             "footprint",
             "evaluation",
             "runtime",
