@@ -12,10 +12,16 @@ from tests.bench.teachers import SHARED, TEACHERS
 NAME = "mpnet-base-sst2"
 
 
-def measure_paper_size(seed: int) -> dict[str, Any]:
+ONE_EPOCH, TRIMMED = "one-epoch", "one-epoch, vocabulary trimmed"
+STUDENTS: dict[str, tuple[str, ...]] = {ONE_EPOCH: (), TRIMMED: ("student.vocabulary=auto",)}
+"""What the main job's pipeline is asked for, beside the larger teacher."""
+
+
+def measure_paper_size(student: str, seed: int) -> dict[str, Any]:
     """Run the main job's pipeline on the larger teacher for one epoch, and time both in PyTorch.
 
     Args:
+        student: a row of `STUDENTS`; all of them share one training of a seed.
         seed: of the training.
     """
     from distill_core.batches import open_tokenized
@@ -29,6 +35,7 @@ def measure_paper_size(seed: int) -> dict[str, Any]:
         f"teacher.source={teacher}",
         "training.epochs=1",
         "name=paper-size",
+        *STUDENTS[student],
     )
     job = WholeJob(NAME, "paper-size", SST2.pipeline, changes)
     output = job.output(seed)
