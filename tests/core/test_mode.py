@@ -35,7 +35,7 @@ def test_the_mode_that_is_clearly_faster_is_chosen() -> None:
     assert 10 <= choice.step_ms["bf16, eager attention"] < choice.step_ms["bf16, sdpa attention"]
 
 
-@pytest.mark.parametrize("bf16_ms", [96, 110])
+@pytest.mark.parametrize("bf16_ms", [99, 110])
 def test_the_first_is_kept_near_a_tie_and_where_others_are_slower(bf16_ms: float) -> None:
     assert choose_mode(lasting({FP32: 100, BF16: bf16_ms, EAGER: 120})).mode == FP32
 
