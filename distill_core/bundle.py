@@ -21,6 +21,7 @@ from distill_core.graph.shaping import shape_file
 from distill_core.graph.table import LAST_STEPS
 from distill_core.heads import HEADS, Head
 from distill_core.pooling import copy_pooling
+from distill_core.providers import PROVIDERS
 from distill_core.quantization import QUANTIZED_FILE
 from distill_core.targets import OPSET, Target
 from distill_core.teacher import load_tokenizer
@@ -176,6 +177,7 @@ def _manifest(
         runtime=artifact.target.runtime,
         instruction_set=artifact.target.instruction_set,
         oldest_runtime=artifact.target.oldest_runtime,
+        provider=artifact.target.provider,
         verifiers=artifact.target.verifiers,
         task=head.name,
         scheme=artifact.scheme,
@@ -235,6 +237,7 @@ def model_card(manifest: Manifest) -> str:
         reading=_reading(manifest),
         narrow=manifest.inputs[0].dtype == "int32",
         length=manifest.inputs[0].shape[-1] if manifest.padding else None,
+        switched_on=manifest.provider and PROVIDERS[manifest.provider].switched_on,
     )
 
 

@@ -27,6 +27,8 @@ class Provider:
     name: str
     operators: Callable[[], frozenset[str]]
     """As domain:operator."""
+    switched_on: str
+    """By this, in the language of its runtime's package; what it does not take the CPU does."""
     limits: tuple[Callable[[onnx.NodeProto, Tensors], str | None], ...] = ()
     """Why it leaves a node whose operator it takes; None where it does not."""
     rank: int = 999
@@ -209,13 +211,45 @@ Squeeze Sub Sum Tanh ThresholdedRelu Tile TopK Transpose Unsqueeze Upsample Wher
 _QNN = frozenset(f"ai.onnx:{name}" for name in _QNN_OPERATORS.split())
 """microsoft/onnxruntime, onnxruntime/core/providers/qnn/builder/op_builder_factory.cc."""
 
+_NNAPI_ON = """```kotlin
+val options = OrtSession.SessionOptions().apply { addNnapi() }
+val session = environment.createSession(path, options)
+```"""
+_XNNPACK_ON = """```kotlin
+// XNNPACK has threads of its own; onnxruntime's would wait beside them.
+val options = OrtSession.SessionOptions().apply {
+    addXnnpack(mapOf("intra_op_num_threads" to "4"))
+    setIntraOpNumThreads(1)
+}
+val session = environment.createSession(path, options)
+```"""
+_QNN_ON = """```kotlin
+// In a build of onnxruntime for Android that has QNN, beside Qualcomm's libraries.
+val options = OrtSession.SessionOptions().apply { addQnn(mapOf("backend_path" to "libQnnHtp.so")) }
+val session = environment.createSession(path, options)
+```"""
+_COREML_ON = """```swift
+let coreml = ORTCoreMLExecutionProviderOptions()
+coreml.createMLProgram = true
+let options = try ORTSessionOptions()
+try options.appendCoreMLExecutionProvider(with: coreml)
+let session = try ORTSession(env: environment, modelPath: path, sessionOptions: options)
+```"""
+"""OrtSession.SessionOptions (ai.onnxruntime, Java) and ORTSessionOptions (Objective-C), onnxruntime 1.20."""
+
 PROVIDERS = {
     row.name: row
     for row in (
-        Provider("NNAPI", _documented("nnapi_supported_ops.md"), (_long_indices,)),
-        Provider("CoreML", _documented("coreml_supported_mlprogram_ops.md"), (_large_axis,), 5),
-        Provider("XNNPACK", lambda: _XNNPACK, (_more_than_two_axes,)),
-        Provider("QNN", lambda: _QNN),
+        Provider("NNAPI", _documented("nnapi_supported_ops.md"), _NNAPI_ON, (_long_indices,)),
+        Provider(
+            "CoreML",
+            _documented("coreml_supported_mlprogram_ops.md"),
+            _COREML_ON,
+            (_large_axis,),
+            5,
+        ),
+        Provider("XNNPACK", lambda: _XNNPACK, _XNNPACK_ON, (_more_than_two_axes,)),
+        Provider("QNN", lambda: _QNN, _QNN_ON),
     )
 }
 """NNAPI and CoreML (as an ML program) by the tables of onnxruntime's mobile tools."""

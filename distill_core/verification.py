@@ -89,6 +89,8 @@ class Manifest(_Part):
     instruction_set: str
     oldest_runtime: str = ""
     """Oldest version of the runtime that is promised to load it."""
+    provider: str | None = None
+    """Execution provider that is to run it; none is the CPU."""
     verifiers: tuple[str, ...] = ()
     """Where `distill-deploy verify --everywhere` asks it, beside the machine itself."""
     task: str

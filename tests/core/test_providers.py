@@ -9,10 +9,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from distill_core import targets
+from distill_core.bundle import model_card
 from distill_core.outcome import _note_providers
 from distill_core.providers import PROVIDERS, cover
 from distill_core.quantization import quantize
 from distill_core.schemes import FP16, INT8_STATIC
+from distill_core.verification import read_manifest
 
 
 def _write(folder: Path, nodes: list[Any], constants: dict[str, Any], ids: int = 7) -> Path:
@@ -122,3 +124,21 @@ def test_the_report_says_that_speed_was_not_measured(tmp_path: Path) -> None:
     (note,) = _note_providers(entries)
     assert note.startswith("android-qnn: QNN takes 2 of 2 operators in 1 parts")
     assert "cannot be measured here" in note
+
+
+@pytest.mark.parametrize(
+    ("provider", "call"),
+    [
+        (None, None),
+        ("NNAPI", "addNnapi()"),
+        ("XNNPACK", "addXnnpack("),
+        ("QNN", "addQnn("),
+        ("CoreML", "appendCoreMLExecutionProvider(with:"),
+    ],
+)
+def test_card_of_a_bundle_says_how_its_provider_is_asked_for(
+    provider: str | None, call: str | None, bundle: Path
+) -> None:
+    card = model_card(read_manifest(bundle).model_copy(update={"provider": provider}))
+    assert (f"## Let {provider} run it" in card) == (provider is not None)
+    assert call is None or call in card
