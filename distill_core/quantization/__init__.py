@@ -65,12 +65,15 @@ def _make_dynamic(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
 
 def _make_fused(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
     with _smoothed(model, rows, file.parent) as even:
-        quantize_fused(even, scheme, rows, file)
+        quantize_fused(even, scheme.reduce_range, rows, file)
 
 
 def _pack(model: Path, scheme: Scheme, rows: Rows, used: Ids | None, file: Path) -> None:
     # Not smoothed: a loud row would widen the scales of all channels, where vectors are few.
-    quantize_dynamically(model, False, file)
+    if scheme.fused:
+        quantize_fused(model, False, rows, file, embeddings=False)
+    else:
+        quantize_dynamically(model, False, file)
     draft = onnx.load(file)
     pack(draft, rows, largest_weight(scheme.reduce_range), scheme.byte_codes, used)
     onnx.save(draft, file)

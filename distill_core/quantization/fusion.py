@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 
 from distill_core.quantization.dynamic import quantize_dynamically
 from distill_core.quantization.shapes import write_with_shapes
 from distill_core.runtime import open_session, run_row
-from distill_core.schemes import Scheme
 
 _OPERATORS = ["MatMul", "Gather", "Attention", "EmbedLayerNormalization"]
 """All that holds weights in a fused file; Gemm becomes MatMul before quantization."""
@@ -26,23 +26,28 @@ _CHECKED = 8
 
 
 def quantize_fused(
-    model: Path, scheme: Scheme, rows: Sequence[Mapping[str, Any]], file: Path
+    model: Path,
+    reduce_range: bool,
+    rows: Sequence[Mapping[str, Any]],
+    file: Path,
+    embeddings: bool = True,
 ) -> None:
-    """Write the 8-bit twin of an ONNX file with attention, embeddings and norms fused (QAttention and so on).
+    """Write the 8-bit twin of an ONNX file with attention, norms and embeddings fused (QAttention and so on).
 
     A graph that onnxruntime's optimizer cannot read as a BERT's, or reads wrongly, is quantized as it is:
     then it is the file that the scheme 8 bits makes.
 
     Args:
         model: an fp32 ONNX file.
-        scheme: its range.
+        reduce_range: 7-bit weights.
         rows: training texts, on which fused and plain file must answer alike.
         file: where it goes.
+        embeddings: looking them up is fused too.
     """
     with TemporaryDirectory(dir=file.parent) as scratch:
         fused = Path(scratch, "fused.onnx")
-        if not (_fuse(model, fused) and _answers_alike(model, fused, rows[:_CHECKED])):
-            quantize_dynamically(model, scheme.reduce_range, file)
+        if not (_fuse(model, fused, embeddings) and _answers_alike(model, fused, rows[:_CHECKED])):
+            quantize_dynamically(model, reduce_range, file)
             return
         write_with_shapes(fused, fused)
         quantize_dynamic(
@@ -50,7 +55,7 @@ def quantize_fused(
             file,
             op_types_to_quantize=_OPERATORS,
             per_channel=True,
-            reduce_range=scheme.reduce_range,
+            reduce_range=reduce_range,
             weight_type=QuantType.QInt8,
             extra_options={
                 "MatMulConstBOnly": True,
@@ -60,9 +65,13 @@ def quantize_fused(
         )
 
 
-def _fuse(model: Path, file: Path) -> bool:
+def _fuse(model: Path, file: Path, embeddings: bool) -> bool:
     """Write the fused twin, and tell whether attention was found."""
-    optimizer = optimize_model(str(model), model_type="bert", opt_level=0)
+    options = FusionOptions("bert")
+    options.enable_embed_layer_norm = embeddings
+    optimizer = optimize_model(
+        str(model), model_type="bert", opt_level=0, optimization_options=options
+    )
     optimizer.save_model_to_file(str(file))
     return bool(optimizer.get_fused_operator_statistics()["Attention"])
 

@@ -4,13 +4,16 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
-from jaxtyping import UInt, UInt8
+from jaxtyping import Int8, UInt, UInt8
 from onnx import helper, numpy_helper
 
 CODEBOOK = "codebook"
 """Name of the initializer that all codes point into."""
 
-PLACES = "byte_places"
+_SQUARE = "codebook_by_bytes"
+"""Name of the codebook as 256 x 256 vectors, which two bytes find as they are."""
+
+_PLACES = "byte_places"
 """Name of the initializer with what the two bytes of a code count for."""
 
 Stored = UInt[np.ndarray, "..."] | UInt8[np.ndarray, "... two"]
@@ -25,10 +28,23 @@ def as_they_are(numbers: UInt[np.ndarray, "..."]) -> Stored:
 
 
 def as_bytes(numbers: UInt[np.ndarray, "..."]) -> Stored:
-    """Store numbers of 16 bits as two bytes each, the low one first; others as they are."""
+    """Store numbers of 16 bits as two bytes each, the high one first; others as they are."""
     if numbers.dtype != np.uint16:
         return numbers
-    return numbers.astype("<u2")[..., None].view(np.uint8)
+    return numbers.astype(">u2")[..., None].view(np.uint8)
+
+
+def add_byte_codebook(graph: onnx.GraphProto, vectors: Int8[np.ndarray, "65536 width"]) -> None:
+    """Add a codebook that codes of two bytes point into.
+
+    GatherND takes the bytes as row and column of it. That loads faster than adding them up: nine matrices of
+    1,536 x 384 in 43 ms natively and 209 in onnxruntime-web where MatMul took 55 and 265, and codes of
+    16 bits 33 and 160.
+    """
+    add(graph, CODEBOOK, vectors)
+    add(graph, _PLACES, np.asarray([256, 1], dtype=np.int32))
+    shape = add(graph, f"{_SQUARE}_shape", np.asarray([256, 256, -1], dtype=np.int64))
+    graph.node.insert(0, helper.make_node("Reshape", [CODEBOOK, shape], [_SQUARE]))
 
 
 def widen(name: str, wide: str, bytes_of: bool) -> list[onnx.NodeProto]:
@@ -44,7 +60,7 @@ def widen(name: str, wide: str, bytes_of: bool) -> list[onnx.NodeProto]:
         return [helper.make_node("Cast", [name], [wide], to=int32)]
     return [
         helper.make_node("Cast", [name], [f"{name}_bytes"], to=int32),
-        helper.make_node("MatMul", [f"{name}_bytes", PLACES], [wide]),
+        helper.make_node("MatMul", [f"{name}_bytes", _PLACES], [wide]),
     ]
 
 
@@ -56,11 +72,13 @@ def look_up(codes: str, vectors: str, bytes_of: bool) -> list[onnx.NodeProto]:
         vectors: name of what comes out.
         bytes_of: codes are two bytes each.
     """
-    index = f"{codes}_index"
-    return [
-        *widen(codes, index, bytes_of),
-        helper.make_node("Gather", [CODEBOOK, index], [vectors]),
-    ]
+    index, node = f"{codes}_index", helper.make_node
+    if bytes_of:
+        return [
+            node("Cast", [codes], [index], to=onnx.TensorProto.INT64),
+            node("GatherND", [_SQUARE, index], [vectors]),
+        ]
+    return [*widen(codes, index, False), node("Gather", [CODEBOOK, index], [vectors])]
 
 
 def add(graph: onnx.GraphProto, name: str, array: np.ndarray) -> str:

@@ -26,9 +26,9 @@ from distill_core.quantization.codebook import (
 )
 from distill_core.quantization.lookup import (
     CODEBOOK,
-    PLACES,
     Stored,
     add,
+    add_byte_codebook,
     as_bytes,
     as_they_are,
     look_up,
@@ -86,16 +86,18 @@ def pack(
     moments = input_moments(model, [matrix.activation for matrix in matrices], rows)
     scales = {matrix.name: channel_scales(matrix.weights, largest) for matrix in matrices}
     codebook, coarse = _learn(matrices, scales, tables, shape, largest)
-    add(graph, CODEBOOK, codebook.vectors)
-    store = as_bytes if byte_codes and shape == LARGE else as_they_are
-    if store is as_bytes:
-        add(graph, PLACES, np.asarray([1, 256], dtype=np.int32))
+    in_bytes = byte_codes and shape == LARGE
+    store = as_bytes if in_bytes else as_they_are
     for matrix in matrices:
         scale = scales[matrix.name]
         codes = round_matrix(matrix.weights, scale, codebook, moments[matrix.activation])
         _unpack_matrix(graph, matrix, store(codes), scale)
     for table in tables:
         unpack_table(graph, table, (codebook, coarse), store, largest)
+    if in_bytes:
+        add_byte_codebook(graph, codebook.vectors)
+    else:
+        add(graph, CODEBOOK, codebook.vectors)
 
 
 def _find_matrices(graph: onnx.GraphProto) -> list[_Matrix]:
@@ -105,7 +107,7 @@ def _find_matrices(graph: onnx.GraphProto) -> list[_Matrix]:
     }
     found = {}
     for node in graph.node:
-        if node.op_type != "MatMulInteger" or node.input[1] not in arrays:
+        if node.op_type not in ("MatMulInteger", "QAttention") or node.input[1] not in arrays:
             continue
         name = node.input[1]
         scale_name = f"{name.removesuffix('_quantized')}_scale"

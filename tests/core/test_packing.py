@@ -138,23 +138,20 @@ def test_codes_stored_as_bytes_find_their_vectors() -> None:
     """onnxruntime-web's WebGPU build, which transformers.js loads, reads no 16 bits."""
     codes = np.arange(65_536, dtype=np.uint16).reshape(256, 256)[:, ::-1]
     vectors = np.random.default_rng(0).integers(-128, 128, (65_536, 4), dtype=np.int8)
-    arrays = {
-        "codes": lookup.as_bytes(codes),
-        lookup.CODEBOOK: vectors,
-        lookup.PLACES: np.asarray([1, 256], dtype=np.int32),
-    }
+    stored = lookup.as_bytes(codes)
     graph = onnx.helper.make_graph(
         lookup.look_up("codes", "found", True),
         "look up",
         [],
         [onnx.helper.make_tensor_value_info("found", onnx.TensorProto.INT8, [256, 256, 4])],
-        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+        [numpy_helper.from_array(stored, "codes")],
     )
+    lookup.add_byte_codebook(graph, vectors)
     opset = onnx.helper.make_opsetid("", OPSET)
     model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    assert arrays["codes"].dtype == np.uint8
-    assert arrays["codes"].nbytes == codes.nbytes
+    assert stored.dtype == np.uint8
+    assert stored.nbytes == codes.nbytes
     assert np.array_equal(session.run(None, {})[0], vectors[codes])
 
 

@@ -113,10 +113,25 @@ def test_answers_are_near_those_of_the_fp32_file(packed: Path, large: tuple[Path
     assert np.abs(ours - theirs).max() < 0.25 * np.ptp(theirs)
 
 
-def test_operators_are_standard_ones(packed: Path) -> None:
+def test_operators_are_standard_ones_but_for_those_that_are_fused(packed: Path) -> None:
     model = onnx.load(packed)
-    onnx.checker.check_model(model, full_check=True)
-    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    own = {node.op_type for node in model.graph.node if node.domain == "com.microsoft"}
+    fused = {"QAttention", "SkipLayerNormalization", "BiasGelu"}
+    assert own == (fused if INT4_WEB.name in str(packed) else set())
+
+
+def test_matrices_of_attention_are_codes_too(packed: Path) -> None:
+    model = onnx.load(packed)
+    arrays = _arrays(packed)
+    weights = [
+        node.input[1]
+        for node in model.graph.node
+        if node.op_type in ("MatMulInteger", "QAttention") and node.input[1] not in arrays
+    ]
+    codes = {name.removesuffix("_codes") for name in arrays if name.endswith("_codes")}
+    # Of 4 layers: queries, keys and values (one matrix where they are fused), and three more; the pooler.
+    assert len(weights) == 4 * (4 if INT4_WEB.name in str(packed) else 6) + 1
+    assert set(weights) <= codes
 
 
 def test_a_file_for_the_web_holds_no_numbers_of_sixteen_bits(packed: Path) -> None:
