@@ -58,7 +58,7 @@ SHAPE = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that run whole pipelines: of two processes, neither should wait long at the end."""
+    """Begin with files that run whole pipelines, so that neither of two processes waits long at the end."""
     items.sort(key=lambda item: "flows" not in item.path.parts)
 
 
