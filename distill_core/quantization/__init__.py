@@ -70,13 +70,20 @@ def _make_fused(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
 
 def _pack(model: Path, scheme: Scheme, rows: Rows, used: Ids | None, file: Path) -> None:
     # Not smoothed: a loud row would widen the scales of all channels, where vectors are few.
-    if scheme.fused:
-        quantize_fused(model, False, rows, file, embeddings=False)
-    else:
-        quantize_dynamically(model, False, file)
+    # From the full range, which says more of the weights; what is not packed is brought to the scheme's own.
+    _make_8_bits(model, scheme, False, rows, file)
     draft = onnx.load(file)
-    pack(draft, rows, largest_weight(scheme.reduce_range), scheme.byte_codes, used)
-    onnx.save(draft, file)
+    if pack(draft, rows, largest_weight(scheme.reduce_range), scheme.byte_codes, used):
+        onnx.save(draft, file)
+    else:
+        _make_8_bits(model, scheme, scheme.reduce_range, rows, file)
+
+
+def _make_8_bits(model: Path, scheme: Scheme, reduce_range: bool, rows: Rows, file: Path) -> None:
+    if scheme.fused:
+        quantize_fused(model, reduce_range, rows, file, embeddings=False)
+    else:
+        quantize_dynamically(model, reduce_range, file)
 
 
 _MAKERS: Mapping[str, Callable[[Path, Scheme, Rows, Path], None]] = {

@@ -36,9 +36,12 @@ from distill_core.quantization.lookup import (
 )
 from distill_core.quantization.rounding import round_matrix
 from distill_core.quantization.tables import Table, find_tables, unpack_table
+from distill_core.schemes import largest_weight
 
 _LEAST_WEIGHTS = 16_384
 """Of a matrix: a smaller one would save less than 8 kB."""
+
+_LARGEST = largest_weight(reduce_range=False)
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ def pack(
     largest: int,
     byte_codes: bool = False,
     used: Int[np.ndarray, " tokens"] | None = None,
-) -> None:
-    """Pack matrices and embeddings of a file in place; what is small, or of an odd width, stays.
+) -> bool:
+    """Pack matrices and embeddings of a file in place; what is small, or of an odd width, stays in 8 bits.
 
     Args:
         model: as `dynamic.quantize_dynamically` writes it, at its full range.
@@ -72,9 +75,13 @@ def pack(
         largest: whole number that an unpacked weight may have.
         byte_codes: codes of 16 bits are stored as two bytes, for runtimes that read no 16 bits.
         used: ids of the tokens that training texts use, the others being coarser; None: of all.
+
+    Returns:
+        Whether there was anything to pack; else the file is as it was.
     """
     graph = model.graph
-    matrices, tables = _find_matrices(graph), find_tables(graph, used)
+    found, tables = _find_matrices(graph), find_tables(graph, used)
+    matrices = [matrix for matrix in found if matrix.numbers.size >= _LEAST_WEIGHTS]
     weights = [part.weights for part in matrices] + [part.weights for part in tables]
     shape = pick_shape(sum(array.size for array in weights))
     if shape != LARGE:
@@ -82,7 +89,7 @@ def pack(
     matrices = [matrix for matrix in matrices if matrix.numbers.shape[1] % shape[0] == 0]
     tables = [table for table in tables if table.weights.shape[1] % shape[0] == 0]
     if not (matrices or tables):
-        return
+        return False
     moments = input_moments(model, [matrix.activation for matrix in matrices], rows)
     scales = {matrix.name: channel_scales(matrix.weights, largest) for matrix in matrices}
     codebook, coarse = _learn(matrices, scales, tables, shape, largest)
@@ -98,6 +105,11 @@ def pack(
         add_byte_codebook(graph, codebook.vectors)
     else:
         add(graph, CODEBOOK, codebook.vectors)
+    packed = {matrix.name for matrix in matrices}
+    for matrix in found:
+        if matrix.name not in packed and largest < _LARGEST:
+            _halve(graph, matrix)
+    return True
 
 
 def _find_matrices(graph: onnx.GraphProto) -> list[_Matrix]:
@@ -118,9 +130,17 @@ def _find_matrices(graph: onnx.GraphProto) -> list[_Matrix]:
             numpy_helper.to_array(arrays[name]),
             numpy_helper.to_array(arrays[scale_name]),
         )
-        if matrix.numbers.ndim == 2 and matrix.numbers.size >= _LEAST_WEIGHTS:
+        if matrix.numbers.ndim == 2:
             found[name] = matrix
     return list(found.values())
+
+
+def _halve(graph: onnx.GraphProto, matrix: _Matrix) -> None:
+    """Bring a matrix that stays in 8 bits to 7, its steps being twice as large."""
+    numbers = np.rint(matrix.numbers / 2).astype(np.int8)
+    put_for(graph, matrix.name, numpy_helper.from_array(numbers, matrix.name))
+    steps = np.asarray(2 * matrix.steps, dtype=matrix.steps.dtype)
+    put_for(graph, matrix.scale_name, numpy_helper.from_array(steps, matrix.scale_name))
 
 
 def _learn(

@@ -17,7 +17,7 @@ from distill_core.files import file_digest
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import lookup, quantize
 from distill_core.runtime import open_session
-from distill_core.schemes import INT4, INT4_REDUCED, INT8, Scheme
+from distill_core.schemes import INT4, INT4_REDUCED, INT4_WEB, INT8, Scheme
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model
 from tests.core.family_models import save_small
@@ -93,6 +93,20 @@ def test_unpacked_numbers_keep_to_the_range_of_the_scheme(packed: tuple[Scheme, 
     assert np.abs(_arrays(file)["codebook"].astype(int)).max() <= (
         64 if scheme.reduce_range else 127
     )
+
+
+def _largest_weight(file: Path) -> int:
+    """Of the matrices that are in the file as they are."""
+    arrays = _arrays(file)
+    weights = {node.input[1] for node in onnx.load(file).graph.node if "MatMulInt" in node.op_type}
+    return max(int(np.abs(arrays[n].astype(int)).max()) for n in weights if n in arrays)
+
+
+def test_matrices_that_are_too_small_to_be_packed_keep_to_it_too(
+    packed: tuple[Scheme, Path],
+) -> None:
+    scheme, file = packed
+    assert _largest_weight(file) == (64 if scheme.reduce_range else 127)
 
 
 def test_answers_are_near_those_of_the_fp32_file(
@@ -186,3 +200,10 @@ def test_a_model_with_nothing_worth_packing_is_the_8_bit_file(
     four = quantize(exported, INT4, rows["train"].to_list(), tmp_path / "four")
     eight = quantize(exported, INT8, [], tmp_path / "eight")
     assert file_digest(four) == file_digest(eight)
+
+
+@pytest.mark.parametrize("scheme", [INT4_REDUCED, INT4_WEB], ids=lambda scheme: scheme.name)
+def test_where_nothing_is_packed_weights_keep_to_the_range_of_the_scheme(
+    scheme: Scheme, exported: Path, rows: Any, tmp_path: Path
+) -> None:
+    assert _largest_weight(quantize(exported, scheme, rows["train"].to_list(), tmp_path)) <= 64
