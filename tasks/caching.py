@@ -65,6 +65,21 @@ _TRAINING = (
     "heads",
 )
 
+_QUANTIZED = Code(
+    (
+        "quantization",
+        "schemes",
+        "scoring",
+        "vocabulary",
+        "footprint",
+        "evaluation",
+        "runtime",
+        "distill_core.graph.table",
+        "heads",
+    ),
+    (*_ONNX, "numpy", "scipy"),
+)
+
 STAGES = {
     "embedded": Code(("embedded", *_TRAINING), (*_TORCH, "accelerate", "numpy", "scikit-learn")),
     "teacher": Code(("teacher", "families", "heads", "pooling")),
@@ -104,33 +119,8 @@ STAGES = {
         (*_TORCH, "tokenizers"),
     ),
     "onnx": Code(("export", "runtime", "distill_core.graph.table"), (*_TORCH, *_ONNX)),
-    "artifact": Code(
-        (
-            "quantization",
-            "schemes",
-            "scoring",
-            "vocabulary",
-            "footprint",
-            "evaluation",
-            "runtime",
-            "distill_core.graph.table",
-            "heads",
-        ),
-        (*_ONNX, "numpy", "scipy"),
-    ),
-    "mended": Code(
-        (
-            "quantization",
-            "schemes",
-            "scoring",
-            "footprint",
-            "evaluation",
-            "runtime",
-            "distill_core.graph.table",
-            "heads",
-        ),
-        (*_ONNX, "numpy", "scipy"),
-    ),
+    "artifact": _QUANTIZED,
+    "mended": _QUANTIZED,
     "benchmark": Code(("benchmark", "benchmark_worker", "runtime"), ("torch", "onnxruntime")),
     "choice": Code(("selection", "outcome", "targets")),
     "bundle": Code(

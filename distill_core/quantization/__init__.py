@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 from datasets import Dataset
-from jaxtyping import Int
 
 from distill_core.quantization.blocks import quantize_blocks, quantize_embeddings
 from distill_core.quantization.calibration import CALIBRATION_ROWS
@@ -21,13 +20,12 @@ from distill_core.quantization.packing import pack
 from distill_core.quantization.smoothing import smooth
 from distill_core.quantization.static import quantize_statically
 from distill_core.schemes import Scheme, largest_weight
+from distill_core.vocabulary import Ids
 
 QUANTIZED_FILE = "model_quantized.onnx"
 
 Rows = Sequence[Mapping[str, Any]]
 """Training texts, token ids and masks."""
-
-Ids = Int[np.ndarray, " tokens"]
 
 
 def quantize(

@@ -1,6 +1,6 @@
 """Pack the weights of an 8-bit file into codes of a codebook: 4 bits on disk, 8 bits at run time.
 
-The codes become numbers by Cast, Gather and Reshape (and MatMul, if they are stored as bytes), which every
+The codes become numbers by Cast, Gather (GatherND, if they are stored as bytes) and Reshape, which every
 runtime has. Those of a matrix have constant inputs, so onnxruntime computes them once, when it loads the
 file, and then multiplies as in the 8-bit file; of the embeddings only the rows of a text are unpacked, at
 each call.
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int8
 from onnx import helper, numpy_helper
 
 from distill_core.quantization.calibration import input_moments
@@ -37,6 +37,7 @@ from distill_core.quantization.lookup import (
 from distill_core.quantization.rounding import round_matrix
 from distill_core.quantization.tables import Table, find_tables, unpack_table
 from distill_core.schemes import largest_weight
+from distill_core.vocabulary import Ids
 
 _LEAST_WEIGHTS = 16_384
 """Of a matrix: a smaller one would save less than 8 kB."""
@@ -65,12 +66,12 @@ def pack(
     rows: Sequence[Mapping[str, Any]],
     largest: int,
     byte_codes: bool = False,
-    used: Int[np.ndarray, " tokens"] | None = None,
+    used: Ids | None = None,
 ) -> bool:
     """Pack matrices and embeddings of a file in place; what is small, or of an odd width, stays in 8 bits.
 
     Args:
-        model: as `dynamic.quantize_dynamically` writes it, at its full range.
+        model: of 8 bits, at its full range, its activations quantized as they come; fused or not.
         rows: training texts, token ids and masks, whose products are to stay what they are.
         largest: whole number that an unpacked weight may have.
         byte_codes: codes of 16 bits are stored as two bytes, for runtimes that read no 16 bits.

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from onnx import helper, numpy_helper
 
 from distill_core.quantization.codebook import Codebook, channel_scales
 from distill_core.quantization.lookup import CODEBOOK, Store, add, look_up, put_for, widen
 from distill_core.quantization.readers import count_readers
+from distill_core.vocabulary import Ids
 
 _LEAST = 500_000
 """Numbers of a table, which is unpacked at each call: positions of 512 x 384 would save 98 kB, and take as
@@ -52,7 +53,7 @@ class Table:
         return np.asarray(np.maximum(scales, least), dtype=np.float16)
 
 
-def find_tables(graph: onnx.GraphProto, used: Int[np.ndarray, " tokens"] | None) -> list[Table]:
+def find_tables(graph: onnx.GraphProto, used: Ids | None) -> list[Table]:
     """Return the embeddings that are worth packing.
 
     Args:
@@ -86,16 +87,13 @@ def _origin(graph: onnx.GraphProto, name: str) -> str:
     return name
 
 
-def _rare_rows(
-    shape: tuple[int, int], used: Int[np.ndarray, " tokens"] | None
-) -> Bool[np.ndarray, " rows"]:
-    rare = np.zeros(shape[0], dtype=bool)
+def _rare_rows(shape: tuple[int, int], used: Ids | None) -> Bool[np.ndarray, " rows"]:
+    none = np.zeros(shape[0], dtype=bool)
     if used is None:
-        return rare
-    rare[:] = True
-    rare[used] = False
+        return none
+    rare = ~np.isin(np.arange(shape[0]), used)
     worth_it = rare.sum() * shape[1] >= _LEAST and not rare.all()
-    return rare if worth_it else np.zeros_like(rare)
+    return rare if worth_it else none
 
 
 def unpack_table(

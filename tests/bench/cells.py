@@ -62,7 +62,7 @@ def _of_main_job() -> list[Cell]:
     from tests.bench.schemes import WAYS, WAYS_ELSEWHERE, measure_scheme
 
     cell = partial(Cell, model=MINILM, data="sst2", seed=0)
-    ways = [*((SST2, WAYS), *((job, WAYS_ELSEWHERE) for job in OTHERS))]
+    ways = [(SST2, WAYS), *((job, WAYS_ELSEWHERE) for job in OTHERS)]
     return [
         *cells_of_jobs(),
         *(

@@ -6,12 +6,10 @@ import sys
 from typing import Any
 
 from tests.bench.harness import latest_stage
-from tests.bench.jobs import SST2, WholeJob, run_pipeline
+from tests.bench.jobs import SST2, WholeJob, run_job
 from tests.bench.teachers import SHARED, TEACHERS
 
 NAME = "mpnet-base-sst2"
-
-
 ONE_EPOCH, TRIMMED = "one-epoch", "one-epoch, vocabulary trimmed"
 STUDENTS: dict[str, tuple[str, ...]] = {ONE_EPOCH: (), TRIMMED: ("student.vocabulary=auto",)}
 """What the main job's pipeline is asked for, beside the larger teacher."""
@@ -31,29 +29,22 @@ def measure_paper_size(student: str, seed: int) -> dict[str, Any]:
     if not teacher.exists():
         assemble = SHARED / "models" / NAME / "assemble.py"
         subprocess.run([sys.executable, assemble, teacher], check=True)
-    changes = (
-        f"teacher.source={teacher}",
-        "training.epochs=1",
-        "name=paper-size",
-        *STUDENTS[student],
-    )
-    job = WholeJob(NAME, "paper-size", SST2.pipeline, changes)
-    output = job.output(seed)
-    report = run_pipeline(job.arguments(seed), output)
-    stages = output / "stages"
+    changes = ("training.epochs=1", "name=paper-size", *STUDENTS[student])
+    settings = (f"teacher.source={teacher}", *changes)
+    job = WholeJob(NAME, "paper-size", SST2.pipeline, settings)
+    figures = run_job(job, seed)
+    parameters = [figures[who]["parameters"] for who in ("student", "teacher")]
+    stages = job.output(seed) / "stages"
     rows = open_tokenized(latest_stage(stages, "data") / "rows")["validation"]
     subjects = [
         Subject("teacher", "torch", latest_stage(stages, "teacher")),
         Subject("student", "torch", latest_stage(stages, "student") / "model"),
     ]
     timings = time_models(subjects, rows.select(pick_rows(rows["length"][:])).to_list())
-    kept = ("retention", "agreement", "difference", "artifacts", "training", "timings_s", "student")
     return {
-        **{key: report[key] for key in kept},
-        "teacher": {name: report["teacher"][name] for name in ("metrics", "parameters", "bytes")},
-        "minutes": sum(report["timings_s"].values()) / 60,
+        **figures,
         "peak_gb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9,
         "pytorch": as_facts(timings),
-        "fewer_parameters": 1 - report["student"]["parameters"] / report["teacher"]["parameters"],
+        "fewer_parameters": 1 - parameters[0] / parameters[1],
         "faster": timings["teacher"].p50_ms / timings["student"].p50_ms - 1,
     }

@@ -363,7 +363,7 @@ def _steps(records: list[Record]) -> list[Record]:
     rows = []
     for record in records:
         figures = record["figures"]
-        if record["seed"] or figures["artifacts"] is None:
+        if record["seed"]:
             continue
         student, teacher = record["setting"], figures["teacher"]
         scored = teacher["metrics"][_MAIN_METRIC]
