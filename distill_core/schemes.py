@@ -35,6 +35,9 @@ class Scheme:
     byte_codes: bool = False
     """Of codebook: no number of 16 bits is in the file. onnxruntime-web's WebGPU build, which transformers.js
     loads, has no Cast from them (1.30.0); elsewhere bytes cost a third of the load time."""
+    vector: Literal[4, 6] = 4
+    """Of codebook: weights that 16 bits stand for, 4 bits a weight or 2.7, where a model is large enough for
+    65,536 vectors; a small one's files are the same."""
     fused: bool = False
     """Of codebook: attention and norms are one operator each, onnxruntime's own, which a page would else find
     while it loads the file: a packed student of 3 x 384 took 690 ms in onnxruntime-web, and 520 so."""
@@ -53,6 +56,11 @@ INT8_REDUCED = Scheme("int8-reduced-range", "8 bits", reduce_range=True)
 INT4 = Scheme("int8-of-4-bits", "codebook")
 INT4_REDUCED = Scheme("int8-of-4-bits-reduced-range", "codebook", reduce_range=True)
 INT4_WEB = Scheme("int8-of-4-bits-web", "codebook", reduce_range=True, byte_codes=True, fused=True)
+INT3 = Scheme("int8-of-3-bits", "codebook", vector=6)
+INT3_REDUCED = Scheme("int8-of-3-bits-reduced-range", "codebook", reduce_range=True, vector=6)
+INT3_WEB = Scheme(
+    "int8-of-3-bits-web", "codebook", reduce_range=True, byte_codes=True, vector=6, fused=True
+)
 INT8_STATIC = Scheme("int8-static", "calibrated")
 INT8_STATIC_ENTROPY = Scheme("int8-static-entropy", "calibrated", calibration="entropy")
 INT8_STATIC_PERCENTILE = Scheme("int8-static-percentile", "calibrated", calibration="percentile")
@@ -73,6 +81,9 @@ SCHEMES = {
         INT4,
         INT4_REDUCED,
         INT4_WEB,
+        INT3,
+        INT3_REDUCED,
+        INT3_WEB,
         INT8_STATIC,
         INT8_STATIC_ENTROPY,
         INT8_STATIC_PERCENTILE,

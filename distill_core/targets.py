@@ -7,6 +7,9 @@ from typing import Any
 from distill_core.errors import ConfigError
 from distill_core.schemes import (
     FP16,
+    INT3,
+    INT3_REDUCED,
+    INT3_WEB,
     INT4,
     INT4_REDUCED,
     INT4_WEB,
@@ -25,9 +28,9 @@ February 2023, reads it (onnxruntime, "Compatibility", table of ONNX opsets)."""
 PROVIDERS = ("NNAPI", "CoreML", "XNNPACK", "QNN")
 """Execution providers whose operators are known: rows of `providers.PROVIDERS`."""
 
-_FULL_RANGE = (INT8, INT4)
-_SEVEN_BITS = (INT8_REDUCED, INT4_REDUCED)
-_WEB = (INT8_REDUCED, INT4_WEB)
+_FULL_RANGE = (INT8, INT4, INT3)
+_SEVEN_BITS = (INT8_REDUCED, INT4_REDUCED, INT3_REDUCED)
+_WEB = (INT8_REDUCED, INT4_WEB, INT3_WEB)
 _CALIBRATED = (INT8_STATIC,)
 
 _ARM64 = ("arm64-dotprod", "oldest-arm64")

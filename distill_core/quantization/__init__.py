@@ -1,5 +1,6 @@
 """Turn an fp32 ONNX file into the small file of a scheme."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,9 @@ import numpy as np
 import onnx
 from datasets import Dataset
 
+from distill_core.batches import row_lengths
 from distill_core.quantization.blocks import quantize_blocks, quantize_embeddings
-from distill_core.quantization.calibration import CALIBRATION_ROWS
+from distill_core.quantization.calibration import CALIBRATION_TOKENS, LEAST_ROWS, MOST_ROWS
 from distill_core.quantization.dynamic import quantize_dynamically
 from distill_core.quantization.fusion import quantize_fused
 from distill_core.quantization.half import halve
@@ -19,7 +21,7 @@ from distill_core.quantization.mixed import Within, keep_precision
 from distill_core.quantization.packing import pack
 from distill_core.quantization.smoothing import smooth
 from distill_core.quantization.static import quantize_statically
-from distill_core.schemes import Scheme, largest_weight
+from distill_core.schemes import Scheme
 from distill_core.vocabulary import Ids
 
 QUANTIZED_FILE = "model_quantized.onnx"
@@ -71,7 +73,7 @@ def _pack(model: Path, scheme: Scheme, rows: Rows, used: Ids | None, file: Path)
     # From the full range, which says more of the weights; what is not packed is brought to the scheme's own.
     _make_8_bits(model, scheme, False, rows, file)
     draft = onnx.load(file)
-    if pack(draft, rows, largest_weight(scheme.reduce_range), scheme.byte_codes, used):
+    if pack(draft, scheme, rows, used):
         onnx.save(draft, file)
     else:
         _make_8_bits(model, scheme, scheme.reduce_range, rows, file)
@@ -123,6 +125,16 @@ def _smoothed(model: Path, rows: Rows, folder: Path) -> Iterator[Path]:
 
 
 def calibration_rows(train: Dataset) -> Dataset:
-    """Return the training rows that are read to quantize, at even steps through them."""
-    count = min(CALIBRATION_ROWS, len(train))
+    """Return the training rows that are read to quantize: enough tokens, at even steps through the rows.
+
+    Args:
+        train: tokenized rows.
+    """
+    mean = max(float(row_lengths(train).mean()), 1.0)
+    return spread_rows(train, max(LEAST_ROWS, math.ceil(CALIBRATION_TOKENS / mean)))
+
+
+def spread_rows(train: Dataset, count: int = MOST_ROWS) -> Dataset:
+    """Return some rows at even steps, or all where they are fewer, and never more than `MOST_ROWS`."""
+    count = min(count, MOST_ROWS, len(train))
     return train.select(np.linspace(0, len(train) - 1, count).round().astype(int))

@@ -11,9 +11,14 @@ from jaxtyping import Float
 from distill_core.quantization.rounding import Moments
 from distill_core.runtime import feed_row
 
-CALIBRATION_ROWS = 256
-"""Of train. GPTQ's authors read 128 texts of 2,048 tokens, for matrices of ten times as many inputs."""
+CALIBRATION_TOKENS = 32_768
+"""Of training rows that are read to quantize: ten for each of the 3,072 inputs of BERT-base's widest matrix.
+With about one token for each (256 short texts), what GPTQ brings to other rows of a matrix fits those texts
+alone: of a student of 6 x 768 with its matrices packed, 26 of 872 answers changed (KL 0.0197), and with
+nine 15 (0.0101). GPTQ's authors read 262,144 tokens, for matrices of ten times as many inputs."""
 
+MOST_ROWS, LEAST_ROWS = 4_096, 256
+"""Of train, however short or long they are."""
 
 _ROWS_AT_ONCE = 64
 
@@ -30,8 +35,8 @@ def input_moments(
     """
     moments: dict[str, Moments] = {}
     for name, tokens in _read(model, tensors, rows):
-        wide = tokens.astype(np.float64)
-        moments[name] = moments.get(name, 0.0) + wide.T @ wide
+        products = tokens.T @ tokens
+        moments[name] = moments.get(name, 0.0) + products.astype(np.float64)
     return moments
 
 

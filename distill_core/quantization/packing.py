@@ -1,4 +1,4 @@
-"""Pack the weights of an 8-bit file into codes of a codebook: 4 bits on disk, 8 bits at run time.
+"""Pack the weights of an 8-bit file into codes of a codebook: 3 or 4 bits on disk, 8 bits at run time.
 
 The codes become numbers by Cast, Gather (GatherND, if they are stored as bytes) and Reshape, which every
 runtime has. Those of a matrix have constant inputs, so onnxruntime computes them once, when it loads the
@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 
 from distill_core.quantization.calibration import input_moments
 from distill_core.quantization.codebook import (
-    LARGE,
+    SMALL,
     Codebook,
     channel_scales,
     learn_codebook,
@@ -36,7 +36,7 @@ from distill_core.quantization.lookup import (
 )
 from distill_core.quantization.rounding import round_matrix
 from distill_core.quantization.tables import Table, find_tables, unpack_table
-from distill_core.schemes import largest_weight
+from distill_core.schemes import Scheme, largest_weight
 from distill_core.vocabulary import Ids
 
 _LEAST_WEIGHTS = 16_384
@@ -63,29 +63,27 @@ class _Matrix:
 
 def pack(
     model: onnx.ModelProto,
+    scheme: Scheme,
     rows: Sequence[Mapping[str, Any]],
-    largest: int,
-    byte_codes: bool = False,
     used: Ids | None = None,
 ) -> bool:
     """Pack matrices and embeddings of a file in place; what is small, or of an odd width, stays in 8 bits.
 
     Args:
         model: of 8 bits, at its full range, its activations quantized as they come; fused or not.
+        scheme: how large numbers are, how many a code stands for, and how it is stored.
         rows: training texts, token ids and masks, whose products are to stay what they are.
-        largest: whole number that an unpacked weight may have.
-        byte_codes: codes of 16 bits are stored as two bytes, for runtimes that read no 16 bits.
         used: ids of the tokens that training texts use, the others being coarser; None: of all.
 
     Returns:
         Whether there was anything to pack; else the file is as it was.
     """
-    graph = model.graph
+    graph, largest = model.graph, largest_weight(scheme.reduce_range)
     found, tables = _find_matrices(graph), find_tables(graph, used)
     matrices = [matrix for matrix in found if matrix.numbers.size >= _LEAST_WEIGHTS]
     weights = [part.weights for part in matrices] + [part.weights for part in tables]
-    shape = pick_shape(sum(array.size for array in weights))
-    if shape != LARGE:
+    shape = pick_shape(sum(array.size for array in weights), scheme.vector)
+    if shape == SMALL:
         tables = [table.whole() for table in tables]
     matrices = [matrix for matrix in matrices if matrix.numbers.shape[1] % shape[0] == 0]
     tables = [table for table in tables if table.weights.shape[1] % shape[0] == 0]
@@ -94,7 +92,7 @@ def pack(
     moments = input_moments(model, [matrix.activation for matrix in matrices], rows)
     scales = {matrix.name: channel_scales(matrix.weights, largest) for matrix in matrices}
     codebook, coarse = _learn(matrices, scales, tables, shape, largest)
-    in_bytes = byte_codes and shape == LARGE
+    in_bytes = scheme.byte_codes and shape != SMALL
     store = as_bytes if in_bytes else as_they_are
     for matrix in matrices:
         scale = scales[matrix.name]

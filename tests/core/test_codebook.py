@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 
 from distill_core.quantization.codebook import (
-    LARGE,
     SMALL,
     Codebook,
     channel_scales,
@@ -67,8 +66,9 @@ def test_a_channel_of_zeros_stays_zero() -> None:
 
 
 def test_small_models_have_a_small_table() -> None:
-    assert pick_shape(100_000) == SMALL
-    assert pick_shape(17_000_000) == LARGE
+    assert pick_shape(100_000, 6) == SMALL
+    assert pick_shape(17_000_000, 4) == (4, 65_536)
+    assert pick_shape(17_000_000, 6) == (6, 65_536)
 
 
 def test_a_learnt_codebook_beats_sixteen_even_levels() -> None:
