@@ -46,7 +46,8 @@ def quantize(
 
     def build(folder: Path) -> dict[str, Any]:
         from distill_core.batches import open_tokenized
-        from distill_core.quantization import calibration_rows, quantize
+        from distill_core.quantization import quantize
+        from distill_core.quantization.calibration import calibration_rows
 
         rows = calibration_rows(open_tokenized(data.folder / ROWS)["train"]).to_list()
         model = exported.folder / ONNX

@@ -34,7 +34,8 @@ def keep_precision(
 
     def build(folder: Path) -> dict[str, Any]:
         from distill_core.batches import open_tokenized
-        from distill_core.quantization import QUANTIZED_FILE, calibration_rows, quantize_in_part
+        from distill_core.quantization import QUANTIZED_FILE, quantize_in_part
+        from distill_core.quantization.calibration import calibration_rows
 
         train = open_tokenized(data.folder / ROWS)["train"]
         kept = quantize_in_part(

@@ -54,7 +54,7 @@ def _tokenize_again(job: Job, teacher: Stage, folder: Path) -> None:
     """Write the rows that are read after the training: scored ones, and a few of train to calibrate by."""
     from distill_core.batches import tokenize
     from distill_core.dataset import read_dataset
-    from distill_core.quantization import spread_rows
+    from distill_core.quantization.calibration import spread_rows
 
     source, seed, head = job.pipeline.data, job.pipeline.training.seed, head_of(teacher)
     splits = read_dataset(source, head, seed)

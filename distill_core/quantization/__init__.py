@@ -1,19 +1,14 @@
 """Turn an fp32 ONNX file into the small file of a scheme."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import onnx
-from datasets import Dataset
 
-from distill_core.batches import row_lengths
 from distill_core.quantization.blocks import quantize_blocks, quantize_embeddings
-from distill_core.quantization.calibration import CALIBRATION_TOKENS, LEAST_ROWS, MOST_ROWS
 from distill_core.quantization.dynamic import quantize_dynamically
 from distill_core.quantization.fusion import quantize_fused
 from distill_core.quantization.half import halve
@@ -122,19 +117,3 @@ def _smoothed(model: Path, rows: Rows, folder: Path) -> Iterator[Path]:
         file = Path(scratch, model.name)
         onnx.save(even, file)
         yield file
-
-
-def calibration_rows(train: Dataset) -> Dataset:
-    """Return the training rows that are read to quantize: enough tokens, at even steps through the rows.
-
-    Args:
-        train: tokenized rows.
-    """
-    mean = max(float(row_lengths(train).mean()), 1.0)
-    return spread_rows(train, max(LEAST_ROWS, math.ceil(CALIBRATION_TOKENS / mean)))
-
-
-def spread_rows(train: Dataset, count: int = MOST_ROWS) -> Dataset:
-    """Return some rows at even steps, or all where they are fewer, and never more than `MOST_ROWS`."""
-    count = min(count, MOST_ROWS, len(train))
-    return train.select(np.linspace(0, len(train) - 1, count).round().astype(int))

@@ -17,7 +17,8 @@ from distill_core.batches import open_tokenized
 from distill_core.benchmark import Subject, as_facts, pick_rows, time_models
 from distill_core.files import read_json
 from distill_core.heads import HEADS, Head
-from distill_core.quantization import QUANTIZED_FILE, calibration_rows, quantize
+from distill_core.quantization import QUANTIZED_FILE, quantize
+from distill_core.quantization.calibration import calibration_rows
 from distill_core.runtime import MODEL_INPUTS
 from distill_core.schemes import SCHEMES
 from distill_core.scoring import score_file
