@@ -80,20 +80,14 @@ def pack(
     """
     graph, largest = model.graph, largest_weight(scheme.reduce_range)
     found, tables = _find_matrices(graph), find_tables(graph, used)
-    matrices = [matrix for matrix in found if matrix.numbers.size >= _LEAST_WEIGHTS]
-    weights = [part.weights for part in matrices] + [part.weights for part in tables]
-    shape = pick_shape(sum(array.size for array in weights), scheme.vector)
-    if shape == SMALL:
-        tables = [table.whole() for table in tables]
-    matrices = [matrix for matrix in matrices if matrix.numbers.shape[1] % shape[0] == 0]
-    tables = [table for table in tables if table.weights.shape[1] % shape[0] == 0]
+    shape, matrices, tables = _worth_packing(found, tables, scheme.vector)
     if not (matrices or tables):
         return False
-    moments = input_moments(model, [matrix.activation for matrix in matrices], rows)
     scales = {matrix.name: channel_scales(matrix.weights, largest) for matrix in matrices}
     codebook, coarse = _learn(matrices, scales, tables, shape, largest)
     in_bytes = scheme.byte_codes and shape != SMALL
     store = as_bytes if in_bytes else as_they_are
+    moments = input_moments(model, [matrix.activation for matrix in matrices], rows)
     for matrix in matrices:
         scale = scales[matrix.name]
         codes = round_matrix(matrix.weights, scale, codebook, moments[matrix.activation])
@@ -104,11 +98,27 @@ def pack(
         add_byte_codebook(graph, codebook.vectors)
     else:
         add(graph, CODEBOOK, codebook.vectors)
-    packed = {matrix.name for matrix in matrices}
-    for matrix in found:
-        if matrix.name not in packed and largest < _LARGEST:
-            _halve(graph, matrix)
+    if largest < _LARGEST:
+        for matrix in found:
+            if matrix.name not in scales:
+                _halve(graph, matrix)
     return True
+
+
+def _worth_packing(
+    matrices: Sequence[_Matrix], tables: Sequence[Table], vector: int
+) -> tuple[tuple[int, int], list[_Matrix], list[Table]]:
+    """Return width and count of the vectors, and the matrices and tables that are cut in such vectors."""
+    large = [matrix for matrix in matrices if matrix.numbers.size >= _LEAST_WEIGHTS]
+    weights = sum(matrix.numbers.size for matrix in large) + sum(t.weights.size for t in tables)
+    shape = pick_shape(weights, vector)
+    if shape == SMALL:
+        tables = [table.whole() for table in tables]
+    return (
+        shape,
+        [matrix for matrix in large if matrix.numbers.shape[1] % shape[0] == 0],
+        [table for table in tables if table.weights.shape[1] % shape[0] == 0],
+    )
 
 
 def _find_matrices(graph: onnx.GraphProto) -> list[_Matrix]:
