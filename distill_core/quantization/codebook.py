@@ -56,9 +56,9 @@ class Codebook:
         """Return for each vector the number of the nearest one of the codebook.
 
         Args:
-            numbers: weights / their scales; the last axis is cut in vectors.
+            numbers: weights / their scales; the last axis is cut in vectors, the last one filled up.
         """
-        vectors = numbers.reshape(-1, self.width)
+        vectors = fill_up(numbers, self.width).reshape(-1, self.width)
         _, nearest = self._tree.query(vectors, workers=-1)
         small = len(self.vectors) <= SMALL[1]
         codes = nearest.reshape(*numbers.shape[:-1], -1)
@@ -69,6 +69,14 @@ class Codebook:
     ) -> Int8[np.ndarray, "... channels"]:
         """Return what numbers stand for."""
         return np.asarray(self.vectors[codes].reshape(*codes.shape[:-1], -1))
+
+
+def fill_up(
+    numbers: Float[np.ndarray, "... channels"], width: int
+) -> Float[np.ndarray, "... more"]:
+    """Return numbers with zeros behind them, where the last axis is not whole vectors."""
+    missing = -numbers.shape[-1] % width
+    return np.pad(numbers, [*[(0, 0)] * (numbers.ndim - 1), (0, missing)]) if missing else numbers
 
 
 def channel_scales(

@@ -81,6 +81,29 @@ def look_up(codes: str, vectors: str, bytes_of: bool) -> list[onnx.NodeProto]:
     return [*widen(codes, index, False), node("Gather", [CODEBOOK, index], [vectors])]
 
 
+def join(
+    graph: onnx.GraphProto, vectors: str, shape: str, joined: str, lengths: tuple[int, int]
+) -> list[onnx.NodeProto]:
+    """Return what makes rows of vectors.
+
+    Args:
+        graph: may get initializers.
+        vectors: name of what comes in.
+        shape: name of the shape of whole vectors, for Reshape.
+        joined: name of what comes out.
+        lengths: of a row, filled up to whole vectors and as it is meant to be.
+    """
+    filled, length = lengths
+    if filled == length:
+        return [helper.make_node("Reshape", [vectors, shape], [joined])]
+    places = {"start": 0, "end": length, "axis": -1}
+    read = [add(graph, f"{joined}_{k}", np.asarray([v], dtype=np.int64)) for k, v in places.items()]
+    return [
+        helper.make_node("Reshape", [vectors, shape], [f"{joined}_filled"]),
+        helper.make_node("Slice", [f"{joined}_filled", *read], [joined]),
+    ]
+
+
 def add(graph: onnx.GraphProto, name: str, array: np.ndarray) -> str:
     """Add an initializer and return its name."""
     graph.initializer.append(numpy_helper.from_array(array, name))

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import onnx
 from jaxtyping import Float, Int8
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from distill_core.quantization.calibration import input_moments
 from distill_core.quantization.codebook import (
     SMALL,
     Codebook,
     channel_scales,
+    fill_up,
     learn_codebook,
     pick_shape,
     put_coarse_first,
@@ -31,6 +32,7 @@ from distill_core.quantization.lookup import (
     add_byte_codebook,
     as_bytes,
     as_they_are,
+    join,
     look_up,
     put_for,
 )
@@ -67,7 +69,7 @@ def pack(
     rows: Sequence[Mapping[str, Any]],
     used: Ids | None = None,
 ) -> bool:
-    """Pack matrices and embeddings of a file in place; what is small, or of an odd width, stays in 8 bits.
+    """Pack matrices and embeddings of a file in place; what is small stays in 8 bits.
 
     Args:
         model: of 8 bits, at its full range, its activations quantized as they come; fused or not.
@@ -80,9 +82,13 @@ def pack(
     """
     graph, largest = model.graph, largest_weight(scheme.reduce_range)
     found, tables = _find_matrices(graph), find_tables(graph, used)
-    shape, matrices, tables = _worth_packing(found, tables, scheme.vector)
+    matrices = [matrix for matrix in found if matrix.numbers.size >= _LEAST_WEIGHTS]
     if not (matrices or tables):
         return False
+    weights = [part.weights for part in matrices] + [part.weights for part in tables]
+    shape = pick_shape(sum(array.size for array in weights), scheme.vector)
+    if shape == SMALL:
+        tables = [table.whole() for table in tables]
     scales = {matrix.name: channel_scales(matrix.weights, largest) for matrix in matrices}
     codebook, coarse = _learn(matrices, scales, tables, shape, largest)
     in_bytes = scheme.byte_codes and shape != SMALL
@@ -91,7 +97,7 @@ def pack(
     for matrix in matrices:
         scale = scales[matrix.name]
         codes = round_matrix(matrix.weights, scale, codebook, moments[matrix.activation])
-        _unpack_matrix(graph, matrix, store(codes), scale)
+        _unpack_matrix(graph, matrix, store(codes), scale, codebook.width)
     for table in tables:
         unpack_table(graph, table, (codebook, coarse), store, largest)
     if in_bytes:
@@ -103,22 +109,6 @@ def pack(
             if matrix.name not in scales:
                 _halve(graph, matrix)
     return True
-
-
-def _worth_packing(
-    matrices: Sequence[_Matrix], tables: Sequence[Table], vector: int
-) -> tuple[tuple[int, int], list[_Matrix], list[Table]]:
-    """Return width and count of the vectors, and the matrices and tables that are cut in such vectors."""
-    large = [matrix for matrix in matrices if matrix.numbers.size >= _LEAST_WEIGHTS]
-    weights = sum(matrix.numbers.size for matrix in large) + sum(t.weights.size for t in tables)
-    shape = pick_shape(weights, vector)
-    if shape == SMALL:
-        tables = [table.whole() for table in tables]
-    return (
-        shape,
-        [matrix for matrix in large if matrix.numbers.shape[1] % shape[0] == 0],
-        [table for table in tables if table.weights.shape[1] % shape[0] == 0],
-    )
 
 
 def _find_matrices(graph: onnx.GraphProto) -> list[_Matrix]:
@@ -160,40 +150,49 @@ def _learn(
     largest: int,
 ) -> tuple[Codebook, Codebook]:
     """Return the codebook, and the part of it that rare rows take their vectors from."""
-    codebook = learn_codebook(_numbers(matrices, scales, tables, largest), shape, largest)
-    rare = [table.numbers(largest)[table.rare].ravel() for table in tables if table.rare.any()]
-    return (
-        put_coarse_first(codebook, np.concatenate(rare), largest) if rare else (codebook, codebook)
-    )
+    width, _ = shape
+    codebook = learn_codebook(_numbers(matrices, scales, tables, width, largest), shape, largest)
+    numbers = [table.numbers(largest)[table.rare] for table in tables if table.rare.any()]
+    if not numbers:
+        return codebook, codebook
+    rare = np.concatenate([fill_up(rows, width).ravel() for rows in numbers])
+    return put_coarse_first(codebook, rare, largest)
 
 
 def _numbers(
     matrices: Sequence[_Matrix],
     scales: Mapping[str, Float[np.ndarray, " channels"]],
     tables: Sequence[Table],
+    width: int,
     largest: int,
 ) -> Float[np.ndarray, " numbers"]:
     """Return what the codebook is learnt from: as much of the tables as there is of the matrices."""
-    parts = [(matrix.weights / scales[matrix.name]).ravel() for matrix in matrices]
+    parts = [fill_up(matrix.weights / scales[matrix.name], width).ravel() for matrix in matrices]
     of_matrices = np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
-    rows = [row for table in tables for row in table.numbers(largest)[~table.rare]]
-    width = max((len(row) for row in rows), default=1)
-    wanted = len(of_matrices) // width if parts else len(rows)
+    common = (fill_up(table.numbers(largest)[~table.rare], width) for table in tables)
+    rows = [row for numbers in common for row in numbers]
+    wanted = len(of_matrices) // max(map(len, rows), default=1) if parts else len(rows)
     picked = np.random.default_rng(0).permutation(len(rows))[: max(wanted, 1)]
     return np.concatenate([of_matrices, *[rows[number] for number in picked]])
 
 
 def _unpack_matrix(
-    graph: onnx.GraphProto, matrix: _Matrix, codes: Stored, scale: Float[np.ndarray, " channels"]
+    graph: onnx.GraphProto,
+    matrix: _Matrix,
+    codes: Stored,
+    scale: Float[np.ndarray, " channels"],
+    width: int,
 ) -> None:
     """Put codes in the place of a matrix, and what turns them into its name."""
     named = f"{matrix.name}_{{}}".format
     put_for(graph, matrix.scale_name, numpy_helper.from_array(scale, matrix.scale_name))
     put_for(graph, matrix.name, numpy_helper.from_array(codes, named("codes")))
-    shape = add(graph, named("shape"), np.asarray(matrix.numbers.shape, dtype=np.int64))
+    inputs, channels = matrix.numbers.shape
+    filled = codes.shape[1] * width
+    shape = add(graph, named("shape"), np.asarray([inputs, filled], dtype=np.int64))
     nodes = [
         *look_up(named("codes"), named("vectors"), codes.ndim == 3),
-        helper.make_node("Reshape", [named("vectors"), shape], [matrix.name]),
+        *join(graph, named("vectors"), shape, matrix.name, (filled, channels)),
     ]
     for node in reversed(nodes):
         graph.node.insert(0, node)

@@ -44,7 +44,7 @@ def round_matrix(
         errors = np.empty((end - start, left.shape[1]))
         for row in range(start, end):
             codes[order[row]] = codebook.encode(left[row] / scales)
-            rounded = codebook.decode(codes[order[row]]) * scales
+            rounded = codebook.decode(codes[order[row]])[: len(scales)] * scales
             errors[row - start] = (left[row] - rounded) / upper[row, row]
             left[row + 1 : end] -= np.outer(upper[row, row + 1 : end], errors[row - start])
         left[end:] -= upper[start:end, end:].T @ errors

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from onnx import helper, numpy_helper
 
 from distill_core.quantization.codebook import Codebook, channel_scales
-from distill_core.quantization.lookup import CODEBOOK, Store, add, look_up, put_for, widen
+from distill_core.quantization.lookup import CODEBOOK, Store, add, join, look_up, put_for, widen
 from distill_core.quantization.readers import count_readers
 from distill_core.vocabulary import Ids
 
@@ -114,6 +114,7 @@ def unpack_table(
         largest: whole number that an unpacked weight may have.
     """
     data, ids = table.lookup.input
+    channels = table.weights.shape[1]
     scales, numbers = table.scales(largest), table.numbers(largest)
     common = store(codebooks[0].encode(numbers[~table.rare]))
     put_for(graph, data, numpy_helper.from_array(common, f"{data}_codes"))
@@ -132,7 +133,7 @@ def unpack_table(
     nodes = [
         *read,
         node("Cast", [named("vectors")], [named("numbers")], to=onnx.TensorProto.FLOAT),
-        *_join_vectors(graph, ids, table.weights.shape[1], named),
+        *_join_vectors(graph, ids, (common.shape[1] * codebooks[0].width, channels), named),
         node("Gather", [f"{data}_scales", ids], [named("scales")]),
         node("Cast", [named("scales")], [named("wide_scales")], to=onnx.TensorProto.FLOAT),
         node("Mul", [named("rows"), named("wide_scales")], list(table.widen.output)),
@@ -186,16 +187,17 @@ def _read_both(
 
 
 def _join_vectors(
-    graph: onnx.GraphProto, ids: str, width: int, named: Named
+    graph: onnx.GraphProto, ids: str, lengths: tuple[int, int], named: Named
 ) -> list[onnx.NodeProto]:
     """Return what makes rows of vectors, by a constant shape if the ids are a batch of texts."""
     ranks = {entry.name: len(entry.type.tensor_type.shape.dim) for entry in graph.input}
-    constant = [0, 0, width] if ranks.get(ids) == 2 else [width]  # 0 keeps what is there
+    filled, _ = lengths
+    constant = [0, 0, filled] if ranks.get(ids) == 2 else [filled]  # 0 keeps what is there
     shape = add(graph, named("width"), np.asarray(constant, dtype=np.int64))
     if ranks.get(ids) == 2:
-        return [helper.make_node("Reshape", [named("numbers"), shape], [named("rows")])]
+        return join(graph, named("numbers"), shape, named("rows"), lengths)
     return [
         helper.make_node("Shape", [ids], [named("counts")]),
         helper.make_node("Concat", [named("counts"), shape], [named("shape")], axis=0),
-        helper.make_node("Reshape", [named("numbers"), named("shape")], [named("rows")]),
+        *join(graph, named("numbers"), named("shape"), named("rows"), lengths),
     ]

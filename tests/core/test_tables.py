@@ -22,7 +22,7 @@ from distill_core.teacher import load_model, load_tokenizer
 from tests.core.family_models import save_small
 
 HEAD = SequenceClassification(("negative", "positive"))
-WORDS, WIDTH = 16_384, 192
+WORDS, WIDTH = 16_384, 128  # not whole vectors of six
 USED = np.asarray([*range(0, 5_000), *range(9_000, 10_000)])
 RARE = np.setdiff1d(np.arange(WORDS), USED)
 
@@ -31,7 +31,7 @@ RARE = np.setdiff1d(np.arange(WORDS), USED)
 def large(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset]:
     """A BERT whose weights are enough for the large codebook, as an fp32 file, and rows for it."""
     folder, tokenizer = tmp_path_factory.mktemp("large"), load_tokenizer(tiny_bert)
-    sizes = {"hidden_size": WIDTH, "intermediate_size": 384, "vocab_size": WORDS}
+    sizes = {"hidden_size": WIDTH, "intermediate_size": 256, "vocab_size": WORDS}
     saved = save_small("bert", "ForSequenceClassification", tokenizer, folder / "model", **sizes)
     texts = ["the film was good", "a dull plot", "good acting", "it was a bad film"] * 8
     rows = [dict(tokenizer(text)) for text in texts]
@@ -76,7 +76,7 @@ def _embeddings(file: Path, ids: list[list[int]]) -> Float[np.ndarray, "texts to
 def test_vectors_take_two_bytes_of_tokens_in_use_and_one_of_the_others(
     packed: Path, scheme: Scheme
 ) -> None:
-    vectors = WIDTH // scheme.vector
+    vectors = -(-WIDTH // scheme.vector)
     arrays = _arrays(packed)
     sizes = {a.nbytes for n, a in arrays.items() if "word" in n and n.endswith("codes")}
     assert sizes == {2 * len(USED) * vectors, len(RARE) * vectors}
