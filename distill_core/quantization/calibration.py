@@ -42,6 +42,11 @@ def spread_rows(train: Dataset, count: int = _MOST_ROWS) -> Dataset:
     return train.select(np.linspace(0, len(train) - 1, count).round().astype(int))
 
 
+def thin(rows: Sequence[Mapping[str, Any]], count: int) -> Sequence[Mapping[str, Any]]:
+    """Return so many of these rows at even steps, or all where they are fewer."""
+    return rows[:: max(1, len(rows) // count)][:count]
+
+
 def input_moments(
     model: onnx.ModelProto, tensors: Sequence[str], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Moments]:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from jaxtyping import Float
 
+from distill_core.quantization.calibration import thin
 from distill_core.quantization.dynamic import activation_products, quantize_dynamically
 from distill_core.runtime import open_session, run_row
 
@@ -78,5 +79,5 @@ def _products(model: Path) -> list[str]:
 
 def _answers(file: Path, rows: Sequence[Mapping[str, Any]]) -> Float[np.ndarray, " numbers"]:
     session = open_session(file)
-    outputs = [run_row(session, row).values() for row in rows[:_ROWS]]
+    outputs = [run_row(session, row).values() for row in thin(rows, _ROWS)]
     return np.concatenate([np.ravel(value) for values in outputs for value in values])

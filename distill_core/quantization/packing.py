@@ -85,8 +85,8 @@ def pack(
     matrices = [matrix for matrix in found if matrix.numbers.size >= _LEAST_WEIGHTS]
     if not (matrices or tables):
         return False
-    weights = [part.weights for part in matrices] + [part.weights for part in tables]
-    shape = pick_shape(sum(array.size for array in weights), scheme.vector)
+    weights = [part.numbers.size for part in matrices] + [part.weights.size for part in tables]
+    shape = pick_shape(sum(weights), scheme.vector)
     if shape == SMALL:
         tables = [table.whole() for table in tables]
     scales = {matrix.name: channel_scales(matrix.weights, largest) for matrix in matrices}

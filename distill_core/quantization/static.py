@@ -17,6 +17,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from distill_core.quantization.calibration import thin
 from distill_core.quantization.dynamic import activation_products
 from distill_core.quantization.shapes import write_with_shapes
 from distill_core.schemes import Scheme
@@ -49,7 +50,6 @@ def quantize_statically(
         file: where it goes.
     """
     names = [entry.name for entry in onnx.load(model, load_external_data=False).graph.input]
-    read = rows[:: max(1, len(rows) // _ROWS)][:_ROWS]
     # Its calibrators tell on stdout what they do, where --json goes.
     with TemporaryDirectory(dir=file.parent) as scratch, redirect_stdout(StringIO()):
         inferred = Path(scratch, model.name)
@@ -57,7 +57,7 @@ def quantize_statically(
         quantize_static(
             inferred,
             file,
-            _Rows(names, read),
+            _Rows(names, thin(rows, _ROWS)),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=_OPERATORS,
             per_channel=True,

@@ -16,7 +16,7 @@ from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import quantize
 from distill_core.quantization.tables import find_tables
 from distill_core.runtime import open_session
-from distill_core.schemes import INT3, INT4_WEB, INT8, Scheme
+from distill_core.schemes import INT3, INT4, INT4_WEB, INT8, Scheme
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model, load_tokenizer
 from tests.core.family_models import save_small
@@ -40,7 +40,7 @@ def large(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return folder / "model.onnx", data
 
 
-@pytest.fixture(scope="module", params=[INT4_WEB, INT3], ids=lambda scheme: scheme.name)
+@pytest.fixture(scope="module", params=[INT4, INT4_WEB, INT3], ids=lambda scheme: scheme.name)
 def scheme(request: pytest.FixtureRequest) -> Any:
     return request.param
 
