@@ -13,10 +13,22 @@ class Gate(Section):
     """Least main metric of the student, as a share of the teacher's."""
     quantization_drop: NonNegativeFloat = 0.01
     """Most that quantization may take from the student's main metric."""
+    quantization_flips: NonNegativeFloat | None = None
+    """Largest share of answers that quantization may change, right ones or wrong ones; null: any."""
     max_mb: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Largest file of a target, in megabytes (10^6 bytes): {target: MB}."""
     max_ms: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Largest median latency of a target on the machine of the run, in ms: {target: ms}."""
+
+    def allows(self, drop: float, flips: float) -> bool:
+        """Tell whether quantization costs little enough.
+
+        Args:
+            drop: of the main metric.
+            flips: share of answers that changed.
+        """
+        most = self.quantization_flips
+        return drop <= self.quantization_drop and (most is None or flips <= most)
 
     def limited(self, places: tuple[str | OwnTarget, ...]) -> "Gate":
         """Return it with the limits that rows of one's own bring along."""

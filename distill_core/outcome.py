@@ -15,7 +15,7 @@ def judge(gate: Gate, retention: float, artifacts: Sequence[Mapping[str, Any]]) 
     Args:
         gate: the limits.
         retention: main metric of the student / that of the teacher.
-        artifacts: `target`, `drop`, `bytes` and `latency_ms` of each.
+        artifacts: `target`, `drop`, `flips`, `bytes` and `latency_ms` of each.
     """
     failures = []
     if retention < gate.retention:
@@ -33,11 +33,12 @@ def judge_artifact(gate: Gate, artifact: Mapping[str, Any]) -> list[str]:
 
     Args:
         gate: the limits.
-        artifact: `target`, `drop`, `bytes` and `latency_ms`.
+        artifact: `target`, `drop`, `flips`, `bytes` and `latency_ms`.
     """
     target = artifact["target"]
     limits = (
         ("quantization_drop", artifact["drop"], gate.quantization_drop, "of the main metric"),
+        ("quantization_flips", artifact["flips"], gate.quantization_flips, "of the answers"),
         ("max_mb", artifact["bytes"] / 1e6, gate.max_mb.get(target), "MB"),
         ("max_ms", artifact["latency_ms"]["p50"], gate.max_ms.get(target), "ms"),
     )

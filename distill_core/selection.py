@@ -91,6 +91,7 @@ def _failures(candidate: Candidate, gate: Gate, target: str) -> list[str]:
         {
             "target": target,
             "drop": candidate.drop,
+            "flips": candidate.flips,
             "bytes": candidate.bytes,
             "latency_ms": {"p50": candidate.p50_ms},
         },

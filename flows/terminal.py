@@ -46,7 +46,7 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         *(f"           {note}" for note in data["notes"]),
         f"  training {plan['steps']} steps",
         f"  gate     retention ≥ {plan['gate']['retention']}, "
-        f"quantization drop ≤ {plan['gate']['quantization_drop']}",
+        f"quantization drop ≤ {plan['gate']['quantization_drop']}{_flips(plan['gate'])}",
     )
     _table(
         "targets",
@@ -56,6 +56,11 @@ def print_plan(plan: Mapping[str, Any]) -> None:
             for t in plan["targets"]
         ],
     )
+
+
+def _flips(gate: Mapping[str, Any]) -> str:
+    most = gate["quantization_flips"]
+    return "" if most is None else f", changed answers ≤ {most}"
 
 
 def _start(student: Mapping[str, Any]) -> str:

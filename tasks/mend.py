@@ -1,6 +1,6 @@
 """Task: where no scheme of a target loses little enough, keep the matrices that hurt most in fp32."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
+from distill_core.gate import Gate
 from distill_core.schemes import SCHEMES
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
@@ -24,12 +25,12 @@ def keep_precision(
     job: Job, scheme: str, teacher: Stage, exported: Stage, evaluation: Stage, data: Stage
 ) -> State[Stage]:
     """Make one more file, in 8 bits but for as few matrices as it takes to lose little enough."""
-    limit = job.pipeline.gate.quantization_drop
+    gate = job.pipeline.gate
     inputs = {
         "onnx": exported.key,
         "evaluation": evaluation.key,
         "scheme": vars(SCHEMES[scheme]),
-        "quantization_drop": limit,
+        "gate": [gate.quantization_drop, gate.quantization_flips],
     }
 
     def build(folder: Path) -> dict[str, Any]:
@@ -38,11 +39,15 @@ def keep_precision(
         from distill_core.quantization.calibration import calibration_rows
 
         train = open_tokenized(data.folder / ROWS)["train"]
+
+        def within(file: Path) -> bool:
+            return _allowed(gate, measure_validation(file, teacher, evaluation, data))
+
         kept = quantize_in_part(
             exported.folder / ONNX,
             SCHEMES[scheme],
             calibration_rows(train).to_list(),
-            lambda file: bool(measure_validation(file, teacher, evaluation, data)["drop"] <= limit),
+            within,
             folder,
         )
         facts = {"scheme": f"{scheme}-mixed", "base": scheme, KEPT: kept}
@@ -62,9 +67,10 @@ def lacking(job: Job, artifacts: Sequence[Stage]) -> list[str]:
         job: the run.
         artifacts: of all schemes.
     """
-    limit = job.pipeline.gate.quantization_drop
     within = {
-        entry.facts["scheme"] for entry in artifacts if entry.facts["validation"]["drop"] <= limit
+        entry.facts["scheme"]
+        for entry in artifacts
+        if _allowed(job.pipeline.gate, entry.facts["validation"])
     }
     schemes = [target.schemes for target in job.pipeline.rows]
     first = [
@@ -73,6 +79,10 @@ def lacking(job: Job, artifacts: Sequence[Stage]) -> list[str]:
         if within.isdisjoint(scheme.name for scheme in row)
     ]
     return [name for name in dict.fromkeys(first) if name]
+
+
+def _allowed(gate: Gate, lost: Mapping[str, Any]) -> bool:
+    return gate.allows(lost["drop"], lost["flips"])
 
 
 def mended_files(mended: Sequence[Stage]) -> list[Stage]:

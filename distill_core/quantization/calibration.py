@@ -60,7 +60,10 @@ def input_moments(
     moments: dict[str, Moments] = {}
     for name, tokens in _read(model, tensors, rows):
         products = tokens.T @ tokens
-        moments[name] = moments.get(name, 0.0) + products.astype(np.float64)
+        if name in moments:
+            moments[name] += products
+        else:
+            moments[name] = products.astype(np.float64)
     return moments
 
 

@@ -1,6 +1,6 @@
 """Nodes that read vectors of a codebook, and the form in which codes are stored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
@@ -8,10 +8,10 @@ from jaxtyping import Int8, UInt, UInt8
 from onnx import helper, numpy_helper
 
 CODEBOOK = "codebook"
-"""Name of the initializer that all codes point into."""
+"""Name of the initializer that codes point into: those of matrices, and of embeddings where they share it."""
 
-_SQUARE = "codebook_by_bytes"
-"""Name of the codebook as 256 x 256 vectors, which two bytes find as they are."""
+TABLE_CODEBOOK = "codebook_of_embeddings"
+"""Name of the initializer that codes of embeddings point into where it is one of their own."""
 
 _PLACES = "byte_places"
 """Name of the initializer with what the two bytes of a code count for."""
@@ -34,17 +34,25 @@ def as_bytes(numbers: UInt[np.ndarray, "..."]) -> Stored:
     return numbers.astype(">u2")[..., None].view(np.uint8)
 
 
-def add_byte_codebook(graph: onnx.GraphProto, vectors: Int8[np.ndarray, "65536 width"]) -> None:
-    """Add a codebook that codes of two bytes point into.
+def add_byte_codebooks(
+    graph: onnx.GraphProto, codebooks: Mapping[str, Int8[np.ndarray, "65536 width"]]
+) -> None:
+    """Add codebooks, by their names, that codes of two bytes point into.
 
     GatherND takes the bytes as row and column of it. That loads faster than adding them up: nine matrices of
     1,536 x 384 in 43 ms natively and 209 in onnxruntime-web where MatMul took 55 and 265, and codes of
     16 bits 33 and 160.
     """
-    add(graph, CODEBOOK, vectors)
     add(graph, _PLACES, np.asarray([256, 1], dtype=np.int32))
-    shape = add(graph, f"{_SQUARE}_shape", np.asarray([256, 256, -1], dtype=np.int64))
-    graph.node.insert(0, helper.make_node("Reshape", [CODEBOOK, shape], [_SQUARE]))
+    for name, vectors in codebooks.items():
+        add(graph, name, vectors)
+        shape = add(graph, f"{_square(name)}_shape", np.asarray([256, 256, -1], dtype=np.int64))
+        graph.node.insert(0, helper.make_node("Reshape", [name, shape], [_square(name)]))
+
+
+def _square(codebook: str) -> str:
+    """Return the name of a codebook as 256 x 256 vectors, which two bytes find as they are."""
+    return f"{codebook}_by_bytes"
 
 
 def widen(name: str, wide: str, bytes_of: bool) -> list[onnx.NodeProto]:
@@ -64,10 +72,11 @@ def widen(name: str, wide: str, bytes_of: bool) -> list[onnx.NodeProto]:
     ]
 
 
-def look_up(codes: str, vectors: str, bytes_of: bool) -> list[onnx.NodeProto]:
-    """Return what reads vectors of the codebook.
+def look_up(codebook: str, codes: str, vectors: str, bytes_of: bool) -> list[onnx.NodeProto]:
+    """Return what reads vectors of a codebook.
 
     Args:
+        codebook: its name.
         codes: name of the stored codes.
         vectors: name of what comes out.
         bytes_of: codes are two bytes each.
@@ -76,9 +85,9 @@ def look_up(codes: str, vectors: str, bytes_of: bool) -> list[onnx.NodeProto]:
     if bytes_of:
         return [
             node("Cast", [codes], [index], to=onnx.TensorProto.INT64),
-            node("GatherND", [_SQUARE, index], [vectors]),
+            node("GatherND", [_square(codebook), index], [vectors]),
         ]
-    return [*widen(codes, index, False), node("Gather", [CODEBOOK, index], [vectors])]
+    return [*widen(codes, index, False), node("Gather", [codebook, index], [vectors])]
 
 
 def join(

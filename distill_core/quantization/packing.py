@@ -22,14 +22,15 @@ from distill_core.quantization.codebook import (
     channel_scales,
     fill_up,
     learn_codebook,
-    pick_shape,
+    pick_shapes,
     put_coarse_first,
 )
 from distill_core.quantization.lookup import (
     CODEBOOK,
+    TABLE_CODEBOOK,
     Stored,
     add,
-    add_byte_codebook,
+    add_byte_codebooks,
     as_bytes,
     as_they_are,
     join,
@@ -85,25 +86,30 @@ def pack(
     matrices = [matrix for matrix in found if matrix.numbers.size >= _LEAST_WEIGHTS]
     if not (matrices or tables):
         return False
-    weights = [part.numbers.size for part in matrices] + [part.weights.size for part in tables]
-    shape = pick_shape(sum(weights), scheme.vector)
-    if shape == SMALL:
+    shapes = pick_shapes(
+        sum(matrix.numbers.size for matrix in matrices),
+        sum(table.weights.size for table in tables),
+        scheme.vector,
+    )
+    small = SMALL in shapes
+    if small:
         tables = [table.whole() for table in tables]
     scales = {matrix.name: channel_scales(matrix.weights, largest) for matrix in matrices}
-    codebook, coarse = _learn(matrices, scales, tables, shape, largest)
-    in_bytes = scheme.byte_codes and shape != SMALL
+    books = _learn(matrices, scales, tables, shapes, largest)
+    in_bytes = scheme.byte_codes and not small
     store = as_bytes if in_bytes else as_they_are
     moments = input_moments(model, [matrix.activation for matrix in matrices], rows)
     for matrix in matrices:
         scale = scales[matrix.name]
-        codes = round_matrix(matrix.weights, scale, codebook, moments[matrix.activation])
-        _unpack_matrix(graph, matrix, store(codes), scale, codebook.width)
+        codes = round_matrix(matrix.weights, scale, books.matrices, moments[matrix.activation])
+        _unpack_matrix(graph, matrix, store(codes), scale, books.matrices.width)
     for table in tables:
-        unpack_table(graph, table, (codebook, coarse), store, largest)
+        unpack_table(graph, table, (books.tables, books.coarse), books.of_tables, store, largest)
     if in_bytes:
-        add_byte_codebook(graph, codebook.vectors)
+        add_byte_codebooks(graph, books.named)
     else:
-        add(graph, CODEBOOK, codebook.vectors)
+        for name, vectors in books.named.items():
+            add(graph, name, vectors)
     if largest < _LARGEST:
         for matrix in found:
             if matrix.name not in scales:
@@ -142,20 +148,55 @@ def _halve(graph: onnx.GraphProto, matrix: _Matrix) -> None:
     put_for(graph, matrix.scale_name, numpy_helper.from_array(steps, matrix.scale_name))
 
 
+@dataclass(frozen=True)
+class _Books:
+    """What the codes of a file point into."""
+
+    matrices: Codebook
+    tables: Codebook
+    """The same one, or one of wider vectors."""
+    coarse: Codebook
+    """The beginning of it, which rows of rare tokens take their vectors from."""
+
+    @property
+    def of_tables(self) -> str:
+        """Name of the initializer for embeddings."""
+        return CODEBOOK if self.tables is self.matrices else TABLE_CODEBOOK
+
+    @property
+    def named(self) -> dict[str, Int8[np.ndarray, "count width"]]:
+        """The vectors, by the names of their initializers."""
+        return {CODEBOOK: self.matrices.vectors, self.of_tables: self.tables.vectors}
+
+
 def _learn(
     matrices: Sequence[_Matrix],
     scales: Mapping[str, Float[np.ndarray, " channels"]],
     tables: Sequence[Table],
-    shape: tuple[int, int],
+    shapes: tuple[tuple[int, int], tuple[int, int]],
     largest: int,
+) -> _Books:
+    """Return one codebook for all, or where shapes differ one for matrices and one for embeddings."""
+    of_matrices, of_tables = shapes
+
+    def learn(parts: Sequence[_Matrix], rows: Sequence[Table], shape: tuple[int, int]) -> Codebook:
+        return learn_codebook(_numbers(parts, scales, rows, shape[0], largest), shape, largest)
+
+    if of_matrices == of_tables:
+        tables_book, coarse = _set_apart(learn(matrices, tables, of_tables), tables, largest)
+        return _Books(tables_book, tables_book, coarse)
+    tables_book, coarse = _set_apart(learn([], tables, of_tables), tables, largest)
+    return _Books(learn(matrices, [], of_matrices), tables_book, coarse)
+
+
+def _set_apart(
+    codebook: Codebook, tables: Sequence[Table], largest: int
 ) -> tuple[Codebook, Codebook]:
-    """Return the codebook, and the part of it that rare rows take their vectors from."""
-    width, _ = shape
-    codebook = learn_codebook(_numbers(matrices, scales, tables, width, largest), shape, largest)
+    """Return a codebook in the order that rare rows ask for, and the part that they take vectors from."""
     numbers = [table.numbers(largest)[table.rare] for table in tables if table.rare.any()]
     if not numbers:
         return codebook, codebook
-    rare = np.concatenate([fill_up(rows, width).ravel() for rows in numbers])
+    rare = np.concatenate([fill_up(rows, codebook.width).ravel() for rows in numbers])
     return put_coarse_first(codebook, rare, largest)
 
 
@@ -191,7 +232,7 @@ def _unpack_matrix(
     filled = codes.shape[1] * width
     shape = add(graph, named("shape"), np.asarray([inputs, filled], dtype=np.int64))
     nodes = [
-        *look_up(named("codes"), named("vectors"), codes.ndim == 3),
+        *look_up(CODEBOOK, named("codes"), named("vectors"), codes.ndim == 3),
         *join(graph, named("vectors"), shape, matrix.name, (filled, channels)),
     ]
     for node in reversed(nodes):

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from onnx import helper, numpy_helper
 
 from distill_core.quantization.codebook import Codebook, channel_scales
-from distill_core.quantization.lookup import CODEBOOK, Store, add, join, look_up, put_for, widen
+from distill_core.quantization.lookup import Store, add, join, look_up, put_for, widen
 from distill_core.quantization.readers import count_readers
 from distill_core.vocabulary import Ids
 
@@ -101,6 +101,7 @@ def unpack_table(
     graph: onnx.GraphProto,
     table: Table,
     codebooks: tuple[Codebook, Codebook],
+    name: str,
     store: Store,
     largest: int,
 ) -> None:
@@ -110,6 +111,7 @@ def unpack_table(
         graph: changed in place.
         table: one of it.
         codebooks: the whole one, and the beginning of it for rare rows.
+        name: of its initializer.
         store: how codes are stored.
         largest: whole number that an unpacked weight may have.
     """
@@ -124,11 +126,11 @@ def unpack_table(
     if table.rare.any():
         rare = codebooks[1].encode(numbers[table.rare])
         add(graph, f"{data}_coarse_codes", rare)
-        read = _read_both(graph, table, store, named)
+        read = _read_both(graph, table, name, store, named)
     else:
         read = [
             node("Gather", [f"{data}_codes", ids], [named("codes")]),
-            *look_up(named("codes"), named("vectors"), common.ndim == 3),
+            *look_up(name, named("codes"), named("vectors"), common.ndim == 3),
         ]
     nodes = [
         *read,
@@ -146,7 +148,7 @@ def unpack_table(
 
 
 def _read_both(
-    graph: onnx.GraphProto, table: Table, store: Store, named: Named
+    graph: onnx.GraphProto, table: Table, codebook: str, store: Store, named: Named
 ) -> list[onnx.NodeProto]:
     """Return what reads the vectors of rows of both kinds.
 
@@ -182,7 +184,7 @@ def _read_both(
             [named("of_row"), named("common_index"), named("coarse_index")],
             [named("index")],
         ),
-        node("Gather", [CODEBOOK, named("index")], [named("vectors")]),
+        node("Gather", [codebook, named("index")], [named("vectors")]),
     ]
 
 

@@ -5,7 +5,13 @@ import pytest
 from distill_core.gate import Gate
 from distill_core.outcome import describe_artifact, judge
 
-ARTIFACT = {"target": "web-wasm", "drop": 0.004, "bytes": 17_600_000, "latency_ms": {"p50": 2.5}}
+ARTIFACT = {
+    "target": "web-wasm",
+    "drop": 0.004,
+    "flips": 0.02,
+    "bytes": 17_600_000,
+    "latency_ms": {"p50": 2.5},
+}
 
 
 def test_run_within_all_limits_passes():
@@ -18,6 +24,7 @@ def test_run_within_all_limits_passes():
     [
         (Gate(retention=0.995), "retention: the student keeps 0.9900 of the teacher"),
         (Gate(quantization_drop=0.003), "web-wasm: quantization_drop: 0.004 of the main metric"),
+        (Gate(quantization_flips=0.01), "web-wasm: quantization_flips: 0.02 of the answers"),
         (Gate(max_mb={"web-wasm": 17}), "web-wasm: max_mb: 17.6 MB, the gate allows 17"),
         (Gate(max_ms={"web-wasm": 2}), "web-wasm: max_ms: 2.5 ms, the gate allows 2"),
     ],

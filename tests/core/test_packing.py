@@ -154,13 +154,13 @@ def test_codes_stored_as_bytes_find_their_vectors() -> None:
     vectors = np.random.default_rng(0).integers(-128, 128, (65_536, 4), dtype=np.int8)
     stored = lookup.as_bytes(codes)
     graph = onnx.helper.make_graph(
-        lookup.look_up("codes", "found", True),
+        lookup.look_up("book", "codes", "found", True),
         "look up",
         [],
         [onnx.helper.make_tensor_value_info("found", onnx.TensorProto.INT8, [256, 256, 4])],
         [numpy_helper.from_array(stored, "codes")],
     )
-    lookup.add_byte_codebook(graph, vectors)
+    lookup.add_byte_codebooks(graph, {"book": vectors})
     opset = onnx.helper.make_opsetid("", OPSET)
     model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
     session = onnxruntime.InferenceSession(model.SerializeToString())

@@ -286,7 +286,9 @@ def test_a_student_that_was_searched_for_or_is_narrower_is_shown_as_one() -> Non
     assert "0, 1, 5 ✓ 100 0.194 94.6% 0, 2, 4 alternate 25 0.473 87.6%" in text
 
 
-@pytest.mark.parametrize("key", ["retention", "quantization_drop", "max_mb", "max_ms"])
+@pytest.mark.parametrize(
+    "key", ["retention", "quantization_drop", "quantization_flips", "max_mb", "max_ms"]
+)
 def test_each_limit_of_the_gate_has_an_advice_that_names_it(key: str) -> None:
     assert f"gate.{key}" in advice(f"{key}: too much")
 

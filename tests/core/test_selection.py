@@ -25,6 +25,12 @@ def test_a_file_that_loses_too_much_is_not_chosen() -> None:
     assert choice.verdicts[1].startswith("web-wasm: quantization_drop: 0.02")
 
 
+def test_a_file_that_changes_too_many_answers_is_not_chosen_though_it_is_as_right() -> None:
+    choice = choose([INT8, INT4], Gate(quantization_flips=0.02), "web-wasm")
+    assert choice.chosen == INT8
+    assert choice.verdicts[1].startswith("web-wasm: quantization_flips: 0.03")
+
+
 def test_a_file_that_is_slower_is_not_chosen_for_being_smaller() -> None:
     slow = replace(INT4, p50_ms=1.2)
     choice = choose([INT8, slow], Gate(), "web-wasm")

@@ -22,7 +22,7 @@ from distill_core.teacher import load_model, load_tokenizer
 from tests.core.family_models import save_small
 
 HEAD = SequenceClassification(("negative", "positive"))
-WORDS, WIDTH = 16_384, 128  # not whole vectors of six
+WORDS, WIDTH = 32_768, 128  # not whole vectors of six
 USED = np.asarray([*range(0, 5_000), *range(9_000, 10_000)])
 RARE = np.setdiff1d(np.arange(WORDS), USED)
 
@@ -74,9 +74,9 @@ def _embeddings(file: Path, ids: list[list[int]]) -> Float[np.ndarray, "texts to
 
 
 def test_vectors_take_two_bytes_of_tokens_in_use_and_one_of_the_others(
-    packed: Path, scheme: Scheme
+    packed: Path,
 ) -> None:
-    vectors = -(-WIDTH // scheme.vector)
+    vectors = -(-WIDTH // 6)
     arrays = _arrays(packed)
     sizes = {a.nbytes for n, a in arrays.items() if "word" in n and n.endswith("codes")}
     assert sizes == {2 * len(USED) * vectors, len(RARE) * vectors}
@@ -100,7 +100,7 @@ def test_each_token_is_given_its_own_row(packed: Path, large: tuple[Path, Datase
 
 
 def test_tokens_in_use_are_nearer_to_what_they_were(
-    packed: Path, scheme: Scheme, large: tuple[Path, Dataset]
+    packed: Path, large: tuple[Path, Dataset]
 ) -> None:
     table = next(a for n, a in _arrays(large[0]).items() if "word" in n and a.shape[0] == WORDS)
 
@@ -111,8 +111,19 @@ def test_tokens_in_use_are_nearer_to_what_they_were(
         return float(10 * np.log10((meant**2).sum() / (error**2).sum()))
 
     used, rare = kept(USED), kept(RARE)
-    assert used > {4: 17, 6: 11}[scheme.vector]
-    assert {4: 8, 6: 5}[scheme.vector] < rare < used - 3
+    assert used > 11
+    assert 5 < rare < used - 3
+
+
+def test_embeddings_have_a_codebook_of_their_own_where_matrices_have_narrower_vectors(
+    packed: Path, scheme: Scheme
+) -> None:
+    books = {n: a.shape for n, a in _arrays(packed).items() if a.dtype == np.int8 and a.ndim == 2}
+    shared = {"codebook": (65_536, 6)}
+    apart = {"codebook": (65_536, 4), "codebook_of_embeddings": (65_536, 6)}
+    assert {n: s for n, s in books.items() if n.startswith("codebook")} == (
+        shared if scheme == INT3 else apart
+    )
 
 
 def test_answers_are_near_those_of_the_fp32_file(packed: Path, large: tuple[Path, Dataset]) -> None:
