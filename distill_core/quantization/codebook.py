@@ -102,9 +102,7 @@ def channel_scales(
     return np.asarray(np.maximum(reach, 1e-12) / largest, dtype=np.float32)
 
 
-def pick_shapes(
-    matrices: int, tables: int, vector: int
-) -> tuple[tuple[int, int], tuple[int, int]]:
+def pick_shapes(matrices: int, tables: int, vector: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return width and count of the vectors of matrices and of those of embeddings.
 
     Embeddings lose less by wide vectors than matrices do: of a student of 6 x 768, SST-2, 5 % of the answers
