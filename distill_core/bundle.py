@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from distill_core.errors import ConfigError
 from distill_core.export import signature
 from distill_core.files import file_digest, read_json, write_json
 from distill_core.filling import measure_filling
@@ -18,8 +19,10 @@ from distill_core.graph.answers import tolerance_of
 from distill_core.graph.ort_format import ORT_FILE, write_ort
 from distill_core.graph.shape import GraphShape
 from distill_core.graph.shaping import shape_file
+from distill_core.graph.spans import SpanRule
 from distill_core.graph.table import LAST_STEPS
 from distill_core.heads import HEADS, Head
+from distill_core.heads.question_answering import MOST_TOKENS
 from distill_core.pooling import copy_pooling
 from distill_core.providers import PROVIDERS
 from distill_core.quantization import QUANTIZED_FILE
@@ -113,9 +116,9 @@ def assemble(artifact: Artifact, origin: Origin, texts: Sequence[Texts], folder:
         texts: rows that were never trained on, to become golden examples beside the hard ones.
         folder: empty.
     """
-    file = _write_models(artifact, origin, folder)
-    _write_tokenizer_and_config(origin, folder)
     tokenizer = load_tokenizer(origin.student)
+    file = _write_models(artifact, origin, tokenizer, folder)
+    _write_tokenizer_and_config(origin, folder)
     shipped = Shipped(file, artifact.file, origin.graph, origin.head, origin.tokens, tokenizer)
     golden = golden_examples(shipped, [*texts, *_hard_texts(len(texts[0]))], folder)
     manifest = _manifest(artifact, origin, shipped, golden)
@@ -130,15 +133,25 @@ def assemble(artifact: Artifact, origin: Origin, texts: Sequence[Texts], folder:
     return manifest
 
 
-def _write_models(artifact: Artifact, origin: Origin, folder: Path) -> Path:
+def _write_models(artifact: Artifact, origin: Origin, tokenizer: Any, folder: Path) -> Path:
     onnx_folder = folder / "onnx"
     onnx_folder.mkdir()
-    file = onnx_folder / QUANTIZED_FILE
-    shape_file(artifact.file, origin.graph, origin.head.name, file)
-    shape_file(origin.exported, origin.graph, origin.head.name, onnx_folder / "model.onnx")
+    file, shape = onnx_folder / QUANTIZED_FILE, (origin.graph, origin.head.name)
+    rule = _span_rule(tokenizer) if origin.graph.answer == "span" else None
+    shape_file(artifact.file, *shape, file, rule)
+    shape_file(origin.exported, *shape, onnx_folder / "model.onnx", rule)
     if origin.graph.ort_format:
         write_ort(file, x86="AVX" in artifact.target.instruction_set)
     return file
+
+
+def _span_rule(tokenizer: Any) -> SpanRule:
+    if tokenizer.sep_token_id is None:
+        raise ConfigError(
+            "graph.answer: span, and the teacher's tokenizer has no token between question and context "
+            "(sep_token); accepted: logits"
+        )
+    return SpanRule(MOST_TOKENS, tokenizer.sep_token_id)
 
 
 def _write_tokenizer_and_config(origin: Origin, folder: Path) -> None:

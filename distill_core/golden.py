@@ -1,18 +1,22 @@
 """Golden examples: texts, and what a file makes of them on this machine."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import onnxruntime
+from jaxtyping import Float
 
 from distill_core.graph.answers import too_close
 from distill_core.graph.shape import GraphShape
 from distill_core.graph.shaping import pad_row, shape_file
-from distill_core.graph.table import LAST_STEPS
+from distill_core.graph.spans import is_close
+from distill_core.graph.table import LAST_STEPS, LastStep
 from distill_core.heads import Head
+from distill_core.heads.question_answering import MOST_TOKENS
 from distill_core.runtime import MODEL_INPUTS, answer_row, golden_row, open_session
 from distill_core.verification import Golden, encode, open_tokenizer
 
@@ -80,6 +84,18 @@ def _examples(
             inputs=inputs,
             offsets=offsets,
             logits=tuple(map(float, golden_row(after, head, inputs).ravel())),
-            unsure=too_close(step, logits, head.tolerance) if step else (),
+            unsure=_unsure(step, head, logits, row),
             label=head.answer(logits, row),
         )
+
+
+def _unsure(
+    step: LastStep | None, head: Head, logits: Float[np.ndarray, "..."], row: Mapping[str, Any]
+) -> tuple[int, ...]:
+    """Return the places of an answer that another processor may well answer otherwise."""
+    if step is None:
+        return ()
+    if step.operator == "Span":  # its first two numbers are tokens
+        context = np.asarray(row["starts"]) >= 0
+        return (0, 1) if is_close(logits, context, MOST_TOKENS, head.tolerance) else ()
+    return too_close(step, logits, head.tolerance)

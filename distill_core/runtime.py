@@ -9,7 +9,7 @@ import onnxruntime
 from jaxtyping import Float, Int, Shaped
 
 from distill_core.errors import BundleError
-from distill_core.graph.table import ANSWERS, BY_TOKEN
+from distill_core.graph.table import ANSWERS, BY_TOKEN, OF_WHOLE_TEXTS
 from distill_core.heads import Head
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -91,4 +91,8 @@ def _without_padding(
     if head.name not in BY_TOKEN:
         return outputs, mask
     tokens = int(mask.sum())
-    return {name: numbers[:, :tokens] for name, numbers in outputs.items()}, mask[:, :tokens]
+    cut = {
+        name: numbers if name in OF_WHOLE_TEXTS else numbers[:, :tokens]
+        for name, numbers in outputs.items()
+    }
+    return cut, mask[:, :tokens]

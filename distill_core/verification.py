@@ -72,8 +72,8 @@ class Golden(_Part):
     """What the file answers with, which may be probabilities or numbers of labels (`answer` of the manifest):
     row by row where it answers each token, without those of padding."""
     unsure: tuple[int, ...] = ()
-    """Places among these numbers of labels whose logits are so close that another processor may answer
-    otherwise."""
+    """Places among these numbers of labels, or of tokens of a span, whose logits are so close that another
+    processor may answer otherwise."""
     label: str
     """What the logits say: the class, the classes, the score, the tag of each token, the answer (empty if
     there is none), or the number of the choice."""
@@ -102,7 +102,7 @@ class Manifest(_Part):
     opset: int
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
-    answer: Literal["logits", "probabilities", "label"] = "logits"
+    answer: Literal["logits", "probabilities", "label", "span"] = "logits"
     """What the file answers with."""
     padding: dict[str, int] = Field(default_factory=dict)
     """What fills each input up to the length of its shape, where that is fixed."""

@@ -142,6 +142,8 @@ BY_TOKEN = ("token-classification", "question-answering", "masked-language-model
 
 def read(manifest: dict[str, Any], outputs: list[Any], mask: Any) -> Any:
     """Return the numbers of an answer that the manifest tells, of the outputs of one text."""
+    if manifest["answer"] == "span":
+        return outputs[0]
     if manifest["task"] in BY_TOKEN:
         outputs = [output[: mask.sum()] for output in outputs]  # what is behind is of padding
     if manifest["task"] == "question-answering":

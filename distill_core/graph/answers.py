@@ -50,9 +50,11 @@ def tolerance_of(step: LastStep, logit_tolerance: float) -> float:
     """Return how much a number of an answer may differ where no logit differs by more than a tolerance.
 
     dσ(z) ≤ ¼ dz. A probability of softmax is σ of its logit minus the log of the others' sum of exponents,
-    which both move by dz at most, so that it is twice as much. Numbers of labels are right or wrong.
+    which both move by dz at most, so that it is twice as much. The score of a span is the sum of two logits.
+    Numbers of labels are right or wrong.
     """
-    return {"Softmax": logit_tolerance / 2, "Sigmoid": logit_tolerance / 4}.get(step.operator, 0.0)
+    shares = {"Softmax": 1 / 2, "Sigmoid": 1 / 4, "Span": 2}
+    return shares.get(step.operator, 0) * logit_tolerance
 
 
 def too_close(

@@ -12,9 +12,10 @@ class GraphShape(Section):
 
     inputs: Literal["int64", "int32"] = "int64"
     """Type of token ids and masks."""
-    answer: Literal["logits", "probabilities", "label"] = "logits"
-    """logits; probabilities, by softmax, or by sigmoids where labels are several; or label, its number. For
-    classes of texts or tokens and for choices; other heads answer with logits alone."""
+    answer: Literal["logits", "probabilities", "label", "span"] = "logits"
+    """logits; for classes of texts or tokens and for choices probabilities, by softmax, or by sigmoids where
+    labels are several, or label, its number; for questions span, where the answer stands. Other heads answer
+    with logits alone."""
     length: Annotated[int, Field(ge=8)] | None = None
     """Tokens of every text, of which there is one at a time: longer ones are cut, shorter ones filled up by
     the app. For runtimes that want fixed shapes; null takes any length."""

@@ -10,10 +10,13 @@ import onnx
 from distill_core.graph.answers import answer_with
 from distill_core.graph.inputs import fix_length, take_int32
 from distill_core.graph.shape import GraphShape
+from distill_core.graph.spans import SpanRule, answer_with_span
 from distill_core.graph.table import LAST_STEPS
 
 
-def shape_file(source: Path, shape: GraphShape, head: str, destination: Path) -> None:
+def shape_file(
+    source: Path, shape: GraphShape, head: str, destination: Path, rule: SpanRule | None = None
+) -> None:
     """Write a file as it is asked for: another type of inputs, fixed lengths, a last step.
 
     Args:
@@ -21,6 +24,7 @@ def shape_file(source: Path, shape: GraphShape, head: str, destination: Path) ->
         shape: what is asked for, and possible with the head.
         head: name of the head.
         destination: what is written; the very same bytes where nothing is asked for.
+        rule: of spans, where those are asked for.
     """
     if shape.plain:
         shutil.copyfile(source, destination)
@@ -30,7 +34,9 @@ def shape_file(source: Path, shape: GraphShape, head: str, destination: Path) ->
         take_int32(model)
     if shape.length is not None:
         fix_length(model, shape.length)
-    if shape.answer != "logits":
+    if rule and shape.answer == "span":
+        answer_with_span(model, rule, shape.answer)
+    elif shape.answer != "logits":
         answer_with(model, LAST_STEPS[head][shape.answer], shape.answer)
     onnx.save(model, destination)
 

@@ -9,8 +9,8 @@ from typing import Literal
 class LastStep:
     """What a file makes of its logits."""
 
-    operator: Literal["Softmax", "Sigmoid", "ArgMax", "Greater"]
-    """Of ONNX: over the last axis, or of each number; Greater is than 0."""
+    operator: Literal["Softmax", "Sigmoid", "ArgMax", "Greater", "Span"]
+    """Of ONNX: over the last axis, or of each number; Greater is than 0. Span is several, in `spans`."""
     reading: str
     """How an app reads what comes out, for the README of a bundle."""
 
@@ -47,17 +47,33 @@ _CHOICES = {
     "label": LastStep("ArgMax", "The answer is the number of the model's choice, from 0."),
 }
 
+_QUESTIONS = {
+    "span": LastStep(
+        "Span",
+        "Hand question and context to the tokenizer, in this order. The output is four numbers: the first "
+        "and the last token of the best answer, counted from 0, its score, and the score of no answer. Cut "
+        "the answer out of the context by the offsets of these two tokens; if its score is not above that of "
+        "no answer, the context has none. Read a longer context in windows that overlap by a third of the "
+        "tokens (truncate the second text alone, with that stride): the answer with the best score of all "
+        "windows counts, unless the score of no answer is as large in each of them. A question may take a "
+        "third of the tokens.",
+    )
+}
+
 LAST_STEPS: Mapping[str, Mapping[str, LastStep]] = {
     "sequence-classification": _SEQUENCE,
     "multi-label-classification": _SEVERAL,
     "token-classification": _TOKENS,
     "multiple-choice": _CHOICES,
+    "question-answering": _QUESTIONS,
 }
-"""Other heads answer with logits alone. Of question answering, the graph would have to know which tokens are
-of the context, which most families' inputs do not say; scores and vectors are what they are."""
+"""Other heads answer with logits alone: scores and vectors are what they are."""
 
-ANSWERS = ("probabilities", "label")
+ANSWERS = ("probabilities", "label", "span")
 """Names of the outputs that are not logits any more."""
+
+OF_WHOLE_TEXTS = frozenset({"span"})
+"""Those with no place for each token, whatever the head."""
 
 BY_TOKEN = frozenset(
     {

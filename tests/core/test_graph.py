@@ -12,6 +12,8 @@ import onnx
 import onnxruntime
 import pytest
 from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import BertTokenizerFast
 
 from distill_core.bundle import Artifact, Origin, assemble
@@ -20,8 +22,10 @@ from distill_core.filling import measure_filling
 from distill_core.golden import Shipped
 from distill_core.graph.shape import GraphShape
 from distill_core.graph.shaping import shape_file
+from distill_core.graph.spans import SpanRule, is_close
 from distill_core.graph.table import LAST_STEPS
 from distill_core.heads import Head
+from distill_core.heads.question_answering import MOST_TOKENS
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import quantize
 from distill_core.runtime import MODEL_INPUTS, answer_row, open_session
@@ -164,7 +168,7 @@ def test_probabilities_are_what_the_formula_makes_of_the_logits(make, name, form
             assert _answer(file, row)[0] == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", LAST_STEPS)
+@pytest.mark.parametrize("name", [name for name, steps in LAST_STEPS.items() if "label" in steps])
 def test_labels_are_those_that_the_head_predicts(make, name, tmp_path):
     made = make(name)
     file = _shaped(made, tmp_path, made.quantized, answer="label")
@@ -174,6 +178,87 @@ def test_labels_are_those_that_the_head_predicts(make, name, tmp_path):
         assert labels.dtype == np.int64
         units = logits.reshape(-1, logits.shape[-1])
         assert np.array_equal(labels.ravel(), made.head.predict(units).ravel())
+
+
+def _span(made: Made, file: Path, row: dict[str, list[int]], dtype: str = "int64") -> np.ndarray:
+    (span,) = _answer(file, row, dtype)
+    return span[0]
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "modernbert"])
+def test_spans_are_those_that_the_head_finds(make, family, tmp_path):
+    made = make("question-answering", family)
+    tokenizer = load_tokenizer(made.student)
+    rule = SpanRule(MOST_TOKENS, tokenizer.sep_token_id)
+    asked = [("Was it good?", " ".join(TEXTS[place : place + 15])) for place in range(0, 120, 15)]
+    for source in (made.exported, made.quantized):
+        file = tmp_path / "span.onnx"
+        shape_file(source, GraphShape(answer="span"), made.head.name, file, rule)
+        onnx.checker.check_model(str(file), full_check=True)
+        for texts in asked:
+            row = made.head.read_texts(texts, tokenizer, 60)
+            assert sum(start >= 0 for start in row["starts"]) > MOST_TOKENS + 10
+            first, last, score, none = _span(made, file, row)
+            units = made.head.units(answer_row(open_session(source), made.head, row), row)[0]
+            found = row["context"][row["starts"][int(first)] : row["ends"][int(last)]]
+            assert found == row["context"][int(units[1]) : int(units[2])]
+            assert (score, none) == pytest.approx(units[3:], abs=1e-5)
+
+
+@given(
+    st.integers(1, 60).flatmap(
+        lambda tokens: st.tuples(
+            st.lists(st.integers(-8, 8), min_size=2 * tokens, max_size=2 * tokens),
+            st.lists(st.booleans(), min_size=tokens, max_size=tokens),
+        )
+    )
+)
+def test_a_span_is_close_where_logits_that_move_may_make_another_the_best(drawn):
+    numbers, inside = drawn
+    logits, context = np.array(numbers, np.float32).reshape(-1, 2), np.array(inside)
+    scores = sorted(
+        logits[i, 0] + logits[j, 1]
+        for i in np.flatnonzero(context)
+        for j in np.flatnonzero(context)
+        if i <= j < i + 5
+    )
+    expected = len(scores) > 1 and scores[-1] - scores[-2] <= 2
+    assert is_close(logits, context, 5, 0.5) == expected
+
+
+QUESTIONS = {
+    "span": {"answer": "span"},
+    "all": {"inputs": "int32", "length": 24, "ort_format": True},
+}
+
+
+@pytest.mark.parametrize("shape", QUESTIONS)
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_bundle_that_answers_with_spans_verifies_and_its_code_runs(make, family, shape, tmp_path):
+    made = make("question-answering", family)
+    manifest = made.bundle(tmp_path / "bundle", **{**QUESTIONS[shape], "answer": "span"})
+    assert [(entry.name, entry.shape[1:]) for entry in manifest.outputs] == [("span", (4,))]
+    assert manifest.logit_tolerance == 2 * made.head.tolerance
+    assert verify(tmp_path / "bundle").problems == ()
+    assert "every file and golden example is right" in check_alone(tmp_path / "bundle", 0)
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert "the score of no answer" in card
+    code = card.split("```python\n")[1].split("```")[0]
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path / "bundle", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_span_that_stands_elsewhere_is_no_right_answer(make, tmp_path):
+    make("question-answering").bundle(tmp_path / "bundle", answer="span")
+    path = tmp_path / "bundle" / "manifest.json"
+    document = json.loads(path.read_text())
+    sure = next(number for number, entry in enumerate(document["golden"]) if not entry["unsure"])
+    document["golden"][sure]["logits"][1] += 1
+    path.write_text(json.dumps(document))
+    said = verify(tmp_path / "bundle").problems
+    assert [f"golden example {sure}: a logit differs by 1" in problem for problem in said] == [True]
+    assert f"golden example {sure}: differs by 1" in check_alone(tmp_path / "bundle", 1)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "modernbert"])

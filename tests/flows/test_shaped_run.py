@@ -86,4 +86,4 @@ def test_an_answer_that_the_head_cannot_give_is_refused_before_a_run(shaped, fin
     assert "graph.length: 33 tokens" in said
     said = run_cli("check", desk.pipeline_file, "--set", "graph.answer=best", code=2).stderr
     assert "graph.answer" in said
-    assert "'logits', 'probabilities' or 'label'" in said
+    assert "'logits', 'probabilities', 'label' or 'span'" in said
