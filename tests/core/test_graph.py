@@ -299,8 +299,14 @@ def _fits(name: str, shape: dict) -> dict:
     return {k: v for k, v in shape.items() if k != "length" or name != "multiple-choice"}
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        *(("sequence-classification", shape) for shape in SHAPES),
+        *((name, "everything") for name in CASES),
+        *((name, "probabilities") for name in CASES if "probabilities" in LAST_STEPS.get(name, ())),
+    ],
+)
 def test_a_shaped_bundle_verifies_here_and_by_its_own_script(make, name, shape, tmp_path):
     asked = _fits(name, SHAPES[shape])
     manifest = make(name).bundle(tmp_path / "bundle", **asked)

@@ -1,6 +1,7 @@
 """Every command that the README prints, run as it is printed; long ones in a short slice."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -36,7 +37,11 @@ def _printed_commands() -> list[str]:
 
 
 def _run(*command, cwd=ROOT):
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    # One thread, as all tests: another runs beside it, and two that wait for each other take longer than one.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture(scope="module")
