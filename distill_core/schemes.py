@@ -1,6 +1,6 @@
 """Table: scheme → how the weights and activations of an ONNX file become small."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 RUNTIMES = ("onnxruntime", "onnxruntime-android", "onnxruntime-objc", "onnxruntime-web")
@@ -32,12 +32,15 @@ class Scheme:
     """7-bit weights: without VNNI, x86 adds two u8 x s8 products in 16 saturating bits, which
     8-bit weights can overflow (Intel 64 and IA-32 Architectures Software Developer's Manual,
     PMADDUBSW)."""
+    packs: Literal["all", "embeddings"] = "all"
+    """Of codebook: embeddings alone leave matrices as the 8-bit file has them."""
     byte_codes: bool = False
     """Of codebook: no number of 16 bits is in the file. onnxruntime-web's WebGPU build, which transformers.js
     loads, has no Cast from them (1.30.0); elsewhere bytes cost a third of the load time."""
     vector: Literal[4, 6] = 4
     """Of codebook: weights of a matrix that 16 bits stand for, 4 bits a weight or 2.7, where a model is large
-    enough for 65,536 vectors; a small one's files are the same. Of a large vocabulary it is always six."""
+    enough for 65,536 vectors; a small one's files are the same. Beside packed matrices, embeddings of a large
+    vocabulary have six."""
     fused: bool = False
     """Of codebook: attention and norms are one operator each, onnxruntime's own, which a page would else find
     while it loads the file: a packed student of 3 x 384 took 690 ms in onnxruntime-web, and 520 so."""
@@ -61,6 +64,11 @@ INT3_REDUCED = Scheme("int8-of-3-bits-reduced-range", "codebook", reduce_range=T
 INT3_WEB = Scheme(
     "int8-of-3-bits-web", "codebook", reduce_range=True, byte_codes=True, vector=6, fused=True
 )
+INT8_WORDS = Scheme("int8-embeddings-of-4-bits", "codebook", packs="embeddings")
+INT8_WORDS_REDUCED = replace(
+    INT8_WORDS, name="int8-embeddings-of-4-bits-reduced-range", reduce_range=True
+)
+INT8_WORDS_WEB = replace(INT8_WORDS_REDUCED, name="int8-embeddings-of-4-bits-web", byte_codes=True)
 INT8_STATIC = Scheme("int8-static", "calibrated")
 INT8_STATIC_ENTROPY = Scheme("int8-static-entropy", "calibrated", calibration="entropy")
 INT8_STATIC_PERCENTILE = Scheme("int8-static-percentile", "calibrated", calibration="percentile")
@@ -84,6 +92,9 @@ SCHEMES = {
         INT3,
         INT3_REDUCED,
         INT3_WEB,
+        INT8_WORDS,
+        INT8_WORDS_REDUCED,
+        INT8_WORDS_WEB,
         INT8_STATIC,
         INT8_STATIC_ENTROPY,
         INT8_STATIC_PERCENTILE,

@@ -16,6 +16,9 @@ from distill_core.schemes import (
     INT8,
     INT8_REDUCED,
     INT8_STATIC,
+    INT8_WORDS,
+    INT8_WORDS_REDUCED,
+    INT8_WORDS_WEB,
     RUNTIMES,
     SCHEMES,
     Scheme,
@@ -28,9 +31,9 @@ February 2023, reads it (onnxruntime, "Compatibility", table of ONNX opsets)."""
 PROVIDERS = ("NNAPI", "CoreML", "XNNPACK", "QNN")
 """Execution providers whose operators are known: rows of `providers.PROVIDERS`."""
 
-_FULL_RANGE = (INT8, INT4, INT3)
-_SEVEN_BITS = (INT8_REDUCED, INT4_REDUCED, INT3_REDUCED)
-_WEB = (INT8_REDUCED, INT4_WEB, INT3_WEB)
+_FULL_RANGE = (INT8, INT8_WORDS, INT4, INT3)
+_SEVEN_BITS = (INT8_REDUCED, INT8_WORDS_REDUCED, INT4_REDUCED, INT3_REDUCED)
+_WEB = (INT8_REDUCED, INT8_WORDS_WEB, INT4_WEB, INT3_WEB)
 _CALIBRATED = (INT8_STATIC,)
 
 _ARM64 = ("arm64-dotprod", "oldest-arm64")

@@ -64,13 +64,17 @@ def _make_fused(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
 
 
 def _pack(model: Path, scheme: Scheme, rows: Rows, used: Ids | None, file: Path) -> None:
-    # Not smoothed: a loud row would widen the scales of all channels, where vectors are few.
-    # From the full range, which says more of the weights; what is not packed is brought to the scheme's own.
-    _make_8_bits(model, scheme, False, rows, file)
+    matrices = scheme.packs == "all"
+    if matrices:
+        # Not smoothed: a loud row would widen the scales of all channels, where vectors are few. From the
+        # full range, which says more of the weights; what is not packed is brought to the scheme's own.
+        _make_8_bits(model, scheme, False, rows, file)
+    else:
+        _make_dynamic(model, scheme, rows, file)
     draft = onnx.load(file)
     if pack(draft, scheme, rows, used):
         onnx.save(draft, file)
-    else:
+    elif matrices:
         _make_8_bits(model, scheme, scheme.reduce_range, rows, file)
 
 

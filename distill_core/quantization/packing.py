@@ -73,7 +73,7 @@ def pack(
     """Pack matrices and embeddings of a file in place; what is small stays in 8 bits.
 
     Args:
-        model: of 8 bits, at its full range, its activations quantized as they come; fused or not.
+        model: of 8 bits, its activations quantized as they come; at its full range, if matrices are packed.
         scheme: how large numbers are, how many a code stands for, and how it is stored.
         rows: training texts, token ids and masks, whose products are to stay what they are.
         used: ids of the tokens that training texts use, the others being coarser; None: of all.
@@ -82,7 +82,8 @@ def pack(
         Whether there was anything to pack; else the file is as it was.
     """
     graph, largest = model.graph, largest_weight(scheme.reduce_range)
-    found, tables = _find_matrices(graph), find_tables(graph, used)
+    found = _find_matrices(graph) if scheme.packs == "all" else []
+    tables = find_tables(graph, used)
     matrices = [matrix for matrix in found if matrix.numbers.size >= _LEAST_WEIGHTS]
     if not (matrices or tables):
         return False
@@ -176,13 +177,13 @@ def _learn(
     shapes: tuple[tuple[int, int], tuple[int, int]],
     largest: int,
 ) -> _Books:
-    """Return one codebook for all, or where shapes differ one for matrices and one for embeddings."""
+    """Return one codebook for all, or where both are packed in other shapes one for each."""
     of_matrices, of_tables = shapes
 
     def learn(parts: Sequence[_Matrix], rows: Sequence[Table], shape: tuple[int, int]) -> Codebook:
         return learn_codebook(_numbers(parts, scales, rows, shape[0], largest), shape, largest)
 
-    if of_matrices == of_tables:
+    if of_matrices == of_tables or not matrices:
         tables_book, coarse = _set_apart(learn(matrices, tables, of_tables), tables, largest)
         return _Books(tables_book, tables_book, coarse)
     tables_book, coarse = _set_apart(learn([], tables, of_tables), tables, largest)

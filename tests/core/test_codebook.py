@@ -73,6 +73,7 @@ def test_small_models_have_a_small_table() -> None:
 def test_many_embeddings_have_wider_vectors_than_matrices() -> None:
     assert pick_shapes(5_000_000, 12_000_000, 4) == ((4, 65_536), (6, 65_536))
     assert pick_shapes(5_000_000, 1_000_000, 4) == ((4, 65_536), (4, 65_536))
+    assert pick_shapes(0, 12_000_000, 4) == ((4, 65_536), (4, 65_536))
 
 
 def test_a_learnt_codebook_beats_sixteen_even_levels() -> None:

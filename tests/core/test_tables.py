@@ -16,7 +16,7 @@ from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import quantize
 from distill_core.quantization.tables import find_tables
 from distill_core.runtime import open_session
-from distill_core.schemes import INT3, INT4, INT4_WEB, INT8, Scheme
+from distill_core.schemes import INT3, INT4_WEB, INT8, INT8_WORDS, Scheme
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model, load_tokenizer
 from tests.core.family_models import save_small
@@ -40,7 +40,7 @@ def large(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return folder / "model.onnx", data
 
 
-@pytest.fixture(scope="module", params=[INT4, INT4_WEB, INT3], ids=lambda scheme: scheme.name)
+@pytest.fixture(scope="module", params=[INT4_WEB, INT3, INT8_WORDS], ids=lambda scheme: scheme.name)
 def scheme(request: pytest.FixtureRequest) -> Any:
     return request.param
 
@@ -51,6 +51,11 @@ def packed(
 ) -> Path:
     folder = tmp_path_factory.mktemp(scheme.name)
     return quantize(large[0], scheme, large[1].to_list(), folder, USED)
+
+
+def _table_width(scheme: Scheme) -> int:
+    """Return how many weights of an embedding a code stands for."""
+    return 4 if scheme == INT8_WORDS else 6
 
 
 def _arrays(file: Path) -> dict[str, Any]:
@@ -74,9 +79,9 @@ def _embeddings(file: Path, ids: list[list[int]]) -> Float[np.ndarray, "texts to
 
 
 def test_vectors_take_two_bytes_of_tokens_in_use_and_one_of_the_others(
-    packed: Path,
+    packed: Path, scheme: Scheme
 ) -> None:
-    vectors = -(-WIDTH // 6)
+    vectors = -(-WIDTH // _table_width(scheme))
     arrays = _arrays(packed)
     sizes = {a.nbytes for n, a in arrays.items() if "word" in n and n.endswith("codes")}
     assert sizes == {2 * len(USED) * vectors, len(RARE) * vectors}
@@ -100,7 +105,7 @@ def test_each_token_is_given_its_own_row(packed: Path, large: tuple[Path, Datase
 
 
 def test_tokens_in_use_are_nearer_to_what_they_were(
-    packed: Path, large: tuple[Path, Dataset]
+    packed: Path, scheme: Scheme, large: tuple[Path, Dataset]
 ) -> None:
     table = next(a for n, a in _arrays(large[0]).items() if "word" in n and a.shape[0] == WORDS)
 
@@ -111,19 +116,21 @@ def test_tokens_in_use_are_nearer_to_what_they_were(
         return float(10 * np.log10((meant**2).sum() / (error**2).sum()))
 
     used, rare = kept(USED), kept(RARE)
-    assert used > 11
-    assert 5 < rare < used - 3
+    width = _table_width(scheme)
+    assert used > {4: 17, 6: 11}[width]
+    assert {4: 8, 6: 5}[width] < rare < used - 3
 
 
 def test_embeddings_have_a_codebook_of_their_own_where_matrices_have_narrower_vectors(
     packed: Path, scheme: Scheme
 ) -> None:
     books = {n: a.shape for n, a in _arrays(packed).items() if a.dtype == np.int8 and a.ndim == 2}
-    shared = {"codebook": (65_536, 6)}
-    apart = {"codebook": (65_536, 4), "codebook_of_embeddings": (65_536, 6)}
-    assert {n: s for n, s in books.items() if n.startswith("codebook")} == (
-        shared if scheme == INT3 else apart
-    )
+    expected = {
+        INT4_WEB: {"codebook": (65_536, 4), "codebook_of_embeddings": (65_536, 6)},
+        INT3: {"codebook": (65_536, 6)},
+        INT8_WORDS: {"codebook": (65_536, 4)},
+    }
+    assert {n: s for n, s in books.items() if n.startswith("codebook")} == expected[scheme]
 
 
 def test_answers_are_near_those_of_the_fp32_file(packed: Path, large: tuple[Path, Dataset]) -> None:
@@ -140,7 +147,9 @@ def test_operators_are_standard_ones_but_for_those_that_are_fused(
     assert own == (fused if scheme.fused else set())
 
 
-def test_matrices_of_attention_are_codes_too(packed: Path, scheme: Scheme) -> None:
+def test_matrices_of_attention_are_codes_too_unless_embeddings_alone_are_packed(
+    packed: Path, scheme: Scheme
+) -> None:
     model = onnx.load(packed)
     arrays = _arrays(packed)
     weights = [
@@ -150,7 +159,8 @@ def test_matrices_of_attention_are_codes_too(packed: Path, scheme: Scheme) -> No
     ]
     codes = {name.removesuffix("_codes") for name in arrays if name.endswith("_codes")}
     # Of 4 layers: queries, keys and values (one matrix where they are fused), and three more; the pooler.
-    assert len(weights) == 4 * (4 if scheme.fused else 6) + 1
+    in_codes = 4 * (4 if scheme.fused else 6) + 1
+    assert len(weights) == (in_codes if scheme.packs == "all" else 0)
     assert set(weights) <= codes
 
 

@@ -28,7 +28,10 @@ STAGE_TASKS = (
     "evaluate",
     "compare baselines",
     "export",
-    *(f"quantize to {scheme}" for scheme in ("int8", "int8-of-4-bits", "int8-of-3-bits")),
+    *(
+        f"quantize to {scheme}"
+        for scheme in ("int8", "int8-embeddings-of-4-bits", "int8-of-4-bits", "int8-of-3-bits")
+    ),
     "benchmark",
     *(f"choose for {target}" for target in TARGETS),
     *(f"bundle for {target}" for target in TARGETS),

@@ -63,6 +63,7 @@ def test_changed_target_redoes_only_what_depends_on_it(run_cli, prefect_server, 
     assert _named(states, "Completed") == {
         "open MLflow run",
         "quantize to int8-reduced-range",
+        "quantize to int8-embeddings-of-4-bits-web",
         "quantize to int8-of-4-bits-web",
         "quantize to int8-of-3-bits-web",
         "benchmark",
