@@ -105,7 +105,7 @@ def test_no_token_is_taken_out_where_the_answers_are_tokens(
 @pytest.mark.parametrize(
     ("name", "accepted"),
     [
-        ("question-answering", "logits"),
+        ("question-answering", "logits, span"),
         ("regression", "logits"),
         ("sentence-embeddings", "logits"),
         ("token-classification", None),
@@ -120,7 +120,9 @@ def test_an_answer_that_the_logits_do_not_tell_is_refused_by_the_head_s_name(
     if accepted is None:
         shape(teacher, answer="label")
         return
-    with pytest.raises(ConfigError, match=rf"graph\.answer: label, .*{name}.*; accepted: logits$"):
+    with pytest.raises(
+        ConfigError, match=rf"graph\.answer: label, .*{name}.*; accepted: {accepted}$"
+    ):
         shape(teacher, answer="label")
 
 
