@@ -121,7 +121,10 @@ def pick_shapes(matrices: int, tables: int, vector: int) -> tuple[tuple[int, int
 
 
 def learn_codebook(
-    numbers: Float[np.ndarray, " numbers"], shape: tuple[int, int], largest: int
+    numbers: Float[np.ndarray, " numbers"],
+    shape: tuple[int, int],
+    largest: int,
+    counts: Float[np.ndarray, " vectors"] | None = None,
 ) -> Codebook:
     """Return the codebook that k-means finds, always the same one.
 
@@ -129,19 +132,22 @@ def learn_codebook(
         numbers: weights / their scales, one vector after the other.
         shape: width and count of the vectors.
         largest: whole number that a weight may have.
+        counts: how much each vector's error counts; None: all alike.
     """
     width, count = shape
     generator = np.random.default_rng(0)
     vectors = numbers.reshape(-1, width).astype(np.float64)
+    counts = np.ones(len(vectors)) if counts is None else counts.astype(np.float64)
     if len(vectors) > _SAMPLE:
-        vectors = vectors[generator.choice(len(vectors), _SAMPLE, replace=False)]
+        sample = generator.choice(len(vectors), _SAMPLE, replace=False)
+        vectors, counts = vectors[sample], counts[sample]
     centres = vectors[generator.choice(len(vectors), count, replace=len(vectors) < count)]
     for _ in range(_ROUNDS):
         distances, nearest = KDTree(centres).query(vectors, workers=-1)
-        centres = _means(vectors, nearest, count)
+        centres = _means(vectors, counts, nearest, count)
         empty = np.flatnonzero(np.bincount(nearest, minlength=count) == 0)
         # A centre that nothing is near to goes where the error is largest.
-        farthest = np.argsort(-distances, kind="stable")[: len(empty)]
+        farthest = np.argsort(-(distances**2) * counts, kind="stable")[: len(empty)]
         centres[empty[: len(farthest)]] = vectors[farthest]
     rounded = np.clip(np.round(centres), -largest, largest).astype(np.int8)
     return Codebook(rounded[np.lexsort(rounded.T)])
@@ -168,9 +174,12 @@ def put_coarse_first(
 
 
 def _means(
-    vectors: Float[np.ndarray, "rows width"], nearest: Int[np.ndarray, " rows"], count: int
+    vectors: Float[np.ndarray, "rows width"],
+    counts: Float[np.ndarray, " rows"],
+    nearest: Int[np.ndarray, " rows"],
+    count: int,
 ) -> Float[np.ndarray, "count width"]:
-    sums = [
-        np.bincount(nearest, column, minlength=count) for column in np.ascontiguousarray(vectors.T)
-    ]
-    return np.stack(sums, axis=1) / np.maximum(np.bincount(nearest, minlength=count), 1)[:, None]
+    columns = np.ascontiguousarray(vectors.T)
+    sums = [np.bincount(nearest, counts * column, minlength=count) for column in columns]
+    total = np.bincount(nearest, counts, minlength=count)
+    return np.stack(sums, axis=1) / np.where(total > 0, total, 1)[:, None]
