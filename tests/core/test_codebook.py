@@ -145,3 +145,15 @@ def test_inputs_that_were_never_seen_are_rounded_all_the_same(
     codes = round_matrix(weights, scales, codebook, silent.T @ silent)
     rounded = codebook.decode(codes) * scales
     assert _signal_over_noise(weights, rounded) > 8
+
+
+def test_vectors_that_count_more_are_kept_better() -> None:
+    numbers = np.asarray([0, 0, 10, 20], dtype=np.float32)
+    (centre,) = learn_codebook(numbers, (2, 1), 127, np.asarray([3.0, 1.0])).vectors
+    assert centre.tolist() == [2, 5]  # a quarter of the way, rounded to even
+
+
+def test_where_all_count_alike_it_is_as_if_nothing_were_said() -> None:
+    numbers = _matrix(64, 64).ravel()
+    alike = learn_codebook(numbers, SMALL, 127, np.full(len(numbers) // 2, 0.5))
+    assert np.array_equal(alike.vectors, learn_codebook(numbers, SMALL, 127).vectors)
