@@ -15,19 +15,15 @@ import onnx
 from jaxtyping import Float, Int8
 from onnx import numpy_helper
 
+from distill_core.quantization.books import learn_books, of_matrix
 from distill_core.quantization.calibration import input_moments
 from distill_core.quantization.codebook import (
     SMALL,
-    Codebook,
     channel_scales,
-    fill_up,
-    learn_codebook,
     pick_shapes,
-    put_coarse_first,
 )
 from distill_core.quantization.lookup import (
     CODEBOOK,
-    TABLE_CODEBOOK,
     Stored,
     add,
     add_byte_codebooks,
@@ -37,16 +33,13 @@ from distill_core.quantization.lookup import (
     look_up,
     put_for,
 )
-from distill_core.quantization.rounding import Moments, round_matrix
-from distill_core.quantization.tables import Table, find_tables, unpack_table
+from distill_core.quantization.rounding import round_matrix
+from distill_core.quantization.tables import find_tables, unpack_table
 from distill_core.schemes import Scheme, largest_weight
 from distill_core.vocabulary import Ids
 
 _LEAST_WEIGHTS = 16_384
 """Of a matrix: a smaller one would save less than 8 kB."""
-
-_DAMPING = 0.01
-"""Share of the mean square of a matrix's inputs that each counts for at least."""
 
 _LARGEST = largest_weight(reduce_range=False)
 
@@ -100,8 +93,8 @@ def pack(
         tables = [table.whole() for table in tables]
     scales = {matrix.name: channel_scales(matrix.weights, largest) for matrix in matrices}
     moments = input_moments(model, [matrix.activation for matrix in matrices], rows)
-    parts = [_of_matrix(m, scales[m.name], moments[m.activation]) for m in matrices]
-    books = _learn(parts, tables, shapes, largest)
+    parts = [of_matrix(m.weights, scales[m.name], moments[m.activation]) for m in matrices]
+    books = learn_books(parts, tables, shapes, largest)
     in_bytes = scheme.byte_codes and not small
     store = as_bytes if in_bytes else as_they_are
     for matrix in matrices:
@@ -151,110 +144,6 @@ def _halve(graph: onnx.GraphProto, matrix: _Matrix) -> None:
     put_for(graph, matrix.name, numpy_helper.from_array(numbers, matrix.name))
     steps = np.asarray(2 * matrix.steps, dtype=matrix.steps.dtype)
     put_for(graph, matrix.scale_name, numpy_helper.from_array(steps, matrix.scale_name))
-
-
-@dataclass(frozen=True)
-class _Books:
-    """What the codes of a file point into."""
-
-    matrices: Codebook
-    tables: Codebook
-    """The same one, or one of wider vectors."""
-    coarse: Codebook
-    """The beginning of it, which rows of rare tokens take their vectors from."""
-
-    @property
-    def of_tables(self) -> str:
-        """Name of the initializer for embeddings."""
-        return CODEBOOK if self.tables is self.matrices else TABLE_CODEBOOK
-
-    @property
-    def named(self) -> dict[str, Int8[np.ndarray, "count width"]]:
-        """The vectors, by the names of their initializers."""
-        return {CODEBOOK: self.matrices.vectors, self.of_tables: self.tables.vectors}
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Weights / their scales, and how much an error in each of them counts."""
-
-    numbers: Float[np.ndarray, "rows channels"]
-    of_rows: Float[np.ndarray, " rows"]
-    of_channels: Float[np.ndarray, " channels"]
-
-    def vectors(
-        self, width: int
-    ) -> tuple[Float[np.ndarray, "rows more"], Float[np.ndarray, "rows vectors"]]:
-        """Return its vectors, one after the other in each row, and how much each counts, 1 in the mean."""
-        steps = fill_up(self.of_channels, width).reshape(-1, width).mean(axis=1)
-        counts = np.outer(self.of_rows, steps)
-        return fill_up(self.numbers, width), counts / counts.mean()
-
-
-def _of_matrix(matrix: _Matrix, scale: Float[np.ndarray, " channels"], moments: Moments) -> _Part:
-    """Return a matrix, whose errors count by what they are multiplied with.
-
-    As the roots of the inputs' squares, and of those of the scales; by the squares themselves, which is what
-    the products' errors are made of, single vectors outweigh the rest.
-    """
-    squares = np.diag(moments)
-    loud = np.sqrt(np.maximum(squares, _DAMPING * squares.mean()))
-    return _Part(matrix.weights / scale, loud, scale.astype(np.float64))
-
-
-def _of_table(table: Table, largest: int) -> _Part:
-    """Return the rows of an embedding that are not rare."""
-    common = ~table.rare
-    scales = table.scales(largest)[common, 0].astype(np.float64)
-    return _Part(table.numbers(largest)[common], scales, np.ones(table.weights.shape[1]))
-
-
-def _learn(
-    matrices: Sequence[_Part],
-    tables: Sequence[Table],
-    shapes: tuple[tuple[int, int], tuple[int, int]],
-    largest: int,
-) -> _Books:
-    """Return one codebook for all, or where both are packed in other shapes one for each."""
-    of_matrices, of_tables = shapes
-
-    embeddings = [_of_table(table, largest) for table in tables]
-
-    def learn(parts: Sequence[_Part], rows: Sequence[_Part], shape: tuple[int, int]) -> Codebook:
-        numbers, counts = _vectors(parts, rows, shape[0])
-        return learn_codebook(numbers, shape, largest, counts)
-
-    if of_matrices == of_tables or not matrices:
-        tables_book, coarse = _set_apart(learn(matrices, embeddings, of_tables), tables, largest)
-        return _Books(tables_book, tables_book, coarse)
-    tables_book, coarse = _set_apart(learn([], embeddings, of_tables), tables, largest)
-    return _Books(learn(matrices, [], of_matrices), tables_book, coarse)
-
-
-def _set_apart(
-    codebook: Codebook, tables: Sequence[Table], largest: int
-) -> tuple[Codebook, Codebook]:
-    """Return a codebook in the order that rare rows ask for, and the part that they take vectors from."""
-    numbers = [table.numbers(largest)[table.rare] for table in tables if table.rare.any()]
-    if not numbers:
-        return codebook, codebook
-    rare = np.concatenate([fill_up(rows, codebook.width).ravel() for rows in numbers])
-    return put_coarse_first(codebook, rare, largest)
-
-
-def _vectors(
-    matrices: Sequence[_Part], tables: Sequence[_Part], width: int
-) -> tuple[Float[np.ndarray, " numbers"], Float[np.ndarray, " vectors"]]:
-    """Return what a codebook is learnt from: as much of the tables as there is of the matrices."""
-    found = [part.vectors(width) for part in matrices]
-    wanted = sum(numbers.size for numbers, _ in found)
-    rows = [row for part in tables for row in zip(*part.vectors(width), strict=True)]
-    if found and rows:
-        count = max(wanted // len(rows[0][0]), 1)
-        rows = [rows[place] for place in np.random.default_rng(0).permutation(len(rows))[:count]]
-    found += rows
-    numbers, counts = zip(*found, strict=True)
-    return np.concatenate([n.ravel() for n in numbers]), np.concatenate([c.ravel() for c in counts])
 
 
 def _unpack_matrix(
