@@ -1,5 +1,8 @@
 """What a run must reach, or nothing is published."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field, NonNegativeFloat
 
 from distill_core.places import OwnTarget
@@ -20,15 +23,15 @@ class Gate(Section):
     max_ms: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Largest median latency of a target on the machine of the run, in ms: {target: ms}."""
 
-    def allows(self, drop: float, flips: float) -> bool:
+    def allows(self, lost: Mapping[str, Any]) -> bool:
         """Tell whether quantization costs little enough.
 
         Args:
-            drop: of the main metric.
-            flips: share of answers that changed.
+            lost: `drop` of the main metric, and `flips`, the share of answers that changed.
         """
         most = self.quantization_flips
-        return drop <= self.quantization_drop and (most is None or flips <= most)
+        kept = most is None or lost["flips"] <= most
+        return bool(kept and lost["drop"] <= self.quantization_drop)
 
     def limited(self, places: tuple[str | OwnTarget, ...]) -> "Gate":
         """Return it with the limits that rows of one's own bring along."""

@@ -13,10 +13,9 @@ from jaxtyping import Float
 from distill_core.graph.answers import too_close
 from distill_core.graph.shape import GraphShape
 from distill_core.graph.shaping import pad_row, shape_file
-from distill_core.graph.spans import is_close
 from distill_core.graph.table import LAST_STEPS, LastStep
 from distill_core.heads import Head
-from distill_core.heads.question_answering import MOST_TOKENS
+from distill_core.heads.question_answering import best_span
 from distill_core.runtime import MODEL_INPUTS, answer_row, golden_row, open_session
 from distill_core.verification import Golden, encode, open_tokenizer
 
@@ -97,5 +96,25 @@ def _unsure(
         return ()
     if step.operator == "Span":  # its first two numbers are tokens
         context = np.asarray(row["starts"]) >= 0
-        return (0, 1) if is_close(logits, context, MOST_TOKENS, head.tolerance) else ()
+        return (0, 1) if may_be_another(logits[context], head.tolerance) else ()
     return too_close(step, logits, head.tolerance)
+
+
+def may_be_another(logits: Float[np.ndarray, "tokens 2"], tolerance: float) -> bool:
+    """Tell whether another span may be the best one where each logit moves by a tolerance.
+
+    Another one starts or ends elsewhere. A score is the sum of two logits, and both scores may move.
+
+    Args:
+        logits: of start and end of each token of the context.
+        tolerance: of a logit.
+    """
+    if not len(logits):
+        return False
+    first, last, score = best_span(logits)
+    elsewhere = []
+    for place in ((first, 0), (last, 1)):
+        without = logits.copy()
+        without[place] = -np.inf
+        elsewhere.append(best_span(without)[2])
+    return score - max(elsewhere) <= 4 * tolerance

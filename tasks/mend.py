@@ -1,6 +1,6 @@
 """Task: where no scheme of a target loses little enough, keep the matrices that hurt most in fp32."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,6 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
-from distill_core.gate import Gate
 from distill_core.schemes import SCHEMES
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
@@ -41,7 +40,7 @@ def keep_precision(
         train = open_tokenized(data.folder / ROWS)["train"]
 
         def within(file: Path) -> bool:
-            return _allowed(gate, measure_validation(file, teacher, evaluation, data))
+            return gate.allows(measure_validation(file, teacher, evaluation, data))
 
         kept = quantize_in_part(
             exported.folder / ONNX,
@@ -70,7 +69,7 @@ def lacking(job: Job, artifacts: Sequence[Stage]) -> list[str]:
     within = {
         entry.facts["scheme"]
         for entry in artifacts
-        if _allowed(job.pipeline.gate, entry.facts["validation"])
+        if job.pipeline.gate.allows(entry.facts["validation"])
     }
     schemes = [target.schemes for target in job.pipeline.rows]
     first = [
@@ -79,10 +78,6 @@ def lacking(job: Job, artifacts: Sequence[Stage]) -> list[str]:
         if within.isdisjoint(scheme.name for scheme in row)
     ]
     return [name for name in dict.fromkeys(first) if name]
-
-
-def _allowed(gate: Gate, lost: Mapping[str, Any]) -> bool:
-    return gate.allows(lost["drop"], lost["flips"])
 
 
 def mended_files(mended: Sequence[Stage]) -> list[Stage]:

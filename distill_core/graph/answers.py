@@ -17,6 +17,9 @@ def answer_with(model: onnx.ModelProto, step: LastStep, answer: str) -> None:
         model: whose one output is logits.
         step: a row of `LAST_STEPS`.
         answer: the new output's name.
+
+    Raises:
+        ValueError: the step is that of spans, which is `answer_with_span`.
     """
     graph = model.graph
     (logits,) = graph.output
@@ -36,8 +39,10 @@ def answer_with(model: onnx.ModelProto, step: LastStep, answer: str) -> None:
         number = TensorProto.INT64
     elif step.operator == "Softmax":
         graph.node.append(_node("Softmax", logits.name, answer, axis=-1))
-    else:
+    elif step.operator == "Sigmoid":
         graph.node.append(_node("Sigmoid", logits.name, answer))
+    else:
+        raise ValueError(f"{step.operator} asks for more than the logits")
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(answer, number, shape))
 

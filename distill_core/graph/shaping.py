@@ -24,7 +24,7 @@ def shape_file(
         shape: what is asked for, and possible with the head.
         head: name of the head.
         destination: what is written; the very same bytes where nothing is asked for.
-        rule: of spans, where those are asked for.
+        rule: of spans, where those are what is asked for.
     """
     if shape.plain:
         shutil.copyfile(source, destination)
@@ -34,7 +34,7 @@ def shape_file(
         take_int32(model)
     if shape.length is not None:
         fix_length(model, shape.length)
-    if rule and shape.answer == "span":
+    if rule:
         answer_with_span(model, rule, shape.answer)
     elif shape.answer != "logits":
         answer_with(model, LAST_STEPS[head][shape.answer], shape.answer)

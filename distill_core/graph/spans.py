@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from jaxtyping import Bool, Float
 from onnx import TensorProto, helper
 
 _LOWEST = float(np.finfo(np.float32).min)
@@ -100,24 +99,3 @@ class _Nodes:
         name = f"{self.prefix}/constant_{len(self.graph.initializer)}"
         self.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
         return name
-
-
-def is_close(
-    logits: Float[np.ndarray, "tokens 2"],
-    context: Bool[np.ndarray, " tokens"],
-    most_tokens: int,
-    tolerance: float,
-) -> bool:
-    """Tell whether another span may be the best one where each logit moves by a tolerance.
-
-    Args:
-        logits: of start and end of each token.
-        context: which tokens are of it.
-        most_tokens: of an answer.
-        tolerance: of a logit. A score is the sum of two, and both scores may move.
-    """
-    allowed = np.outer(context, context) & np.triu(np.tri(len(context), k=most_tokens - 1)).astype(
-        bool
-    )
-    scores = np.sort((logits[:, 0][:, None] + logits[:, 1])[allowed])
-    return len(scores) > 1 and bool(scores[-1] - scores[-2] <= 4 * tolerance)

@@ -106,11 +106,10 @@ def learn_books(
         numbers, counts = _vectors(parts, rows, shape[0])
         return learn_codebook(numbers, shape, largest, counts)
 
-    if of_matrices == of_tables or not matrices:
-        tables_book, coarse = _set_apart(learn(matrices, embeddings, of_tables), tables, largest)
-        return Books(tables_book, tables_book, coarse)
-    tables_book, coarse = _set_apart(learn([], embeddings, of_tables), tables, largest)
-    return Books(learn(matrices, [], of_matrices), tables_book, coarse)
+    shared = of_matrices == of_tables or not matrices
+    learnt = learn(matrices if shared else [], embeddings, of_tables)
+    tables_book, coarse = _set_apart(learnt, tables, largest)
+    return Books(tables_book if shared else learn(matrices, [], of_matrices), tables_book, coarse)
 
 
 def _set_apart(

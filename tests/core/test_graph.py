@@ -19,10 +19,10 @@ from transformers import BertTokenizerFast
 from distill_core.bundle import Artifact, Origin, assemble
 from distill_core.export import export_onnx, signature
 from distill_core.filling import measure_filling
-from distill_core.golden import Shipped
+from distill_core.golden import Shipped, may_be_another
 from distill_core.graph.shape import GraphShape
 from distill_core.graph.shaping import shape_file
-from distill_core.graph.spans import SpanRule, is_close
+from distill_core.graph.spans import SpanRule
 from distill_core.graph.table import LAST_STEPS
 from distill_core.heads import Head
 from distill_core.heads.question_answering import MOST_TOKENS
@@ -206,24 +206,30 @@ def test_spans_are_those_that_the_head_finds(make, family, tmp_path):
 
 
 @given(
-    st.integers(1, 60).flatmap(
-        lambda tokens: st.tuples(
-            st.lists(st.integers(-8, 8), min_size=2 * tokens, max_size=2 * tokens),
-            st.lists(st.booleans(), min_size=tokens, max_size=tokens),
+    st.integers(0, 60).flatmap(
+        lambda tokens: st.lists(
+            st.integers(-8, 8).map(float), min_size=2 * tokens, max_size=2 * tokens
         )
     )
 )
-def test_a_span_is_close_where_logits_that_move_may_make_another_the_best(drawn):
-    numbers, inside = drawn
-    logits, context = np.array(numbers, np.float32).reshape(-1, 2), np.array(inside)
+def test_a_span_is_unsure_where_logits_that_move_may_make_another_the_best(numbers):
+    logits = np.array(numbers, np.float32).reshape(-1, 2)
+    tokens = range(len(logits))
     scores = sorted(
-        logits[i, 0] + logits[j, 1]
-        for i in np.flatnonzero(context)
-        for j in np.flatnonzero(context)
-        if i <= j < i + 5
+        logits[i, 0] + logits[j, 1] for i in tokens for j in tokens if i <= j < i + MOST_TOKENS
     )
     expected = len(scores) > 1 and scores[-1] - scores[-2] <= 2
-    assert is_close(logits, context, 5, 0.5) == expected
+    assert may_be_another(logits, 0.5) == expected
+
+
+def test_a_file_of_spans_asks_for_what_tells_the_context(make, tmp_path):
+    with pytest.raises(ValueError, match="Span asks for more than the logits"):
+        shape_file(
+            make("sequence-classification").exported,
+            GraphShape(answer="span"),
+            "question-answering",
+            tmp_path / "span.onnx",
+        )
 
 
 QUESTIONS = {
