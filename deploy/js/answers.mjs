@@ -4,6 +4,9 @@
  * `numbers` returns those of an output that golden examples tell; `answer` what a person wants to know:
  * `label`, and `scores` (label and probability, likeliest first) or what else there is. `rows` says what is
  * run one by one, `windows` that a long second text is read in parts, `reads` what an app should ask for.
+ *
+ * The file itself may have gone a step further than logits, to probabilities, labels or spans: `answer` of the
+ * manifest.
  */
 import { answerQuestion } from "./spans.mjs";
 
@@ -11,15 +14,17 @@ export const ANSWERS = {
   "sequence-classification": {
     reads: ["text", "pair?"],
     numbers: firstOutput,
-    answer: ([{ numbers }], _, { manifest }) => best(softmax(numbers), manifest.labels),
+    answer: ([{ numbers }], _, { manifest }) => choose(numbers, manifest.labels, manifest.answer),
   },
   "multi-label-classification": {
     reads: ["text", "pair?"],
     numbers: firstOutput,
-    answer: ([{ numbers }], _, { manifest }) => {
-      const { scores } = best(numbers.map((logit) => 1 / (1 + Math.exp(-logit))), manifest.labels);
-      const given = manifest.labels.filter((_, place) => numbers[place] > 0);
-      return { label: given.join(", ") || "no label", scores };
+    answer: ([{ numbers }], _, { manifest: { labels, answer } }) => {
+      const given = labels.filter((_, place) => numbers[place] > (answer === "probabilities" ? 1 / 2 : 0));
+      const label = given.join(", ") || "no label";
+      if (answer === "label") return { label };
+      const probabilities = answer === "probabilities" ? numbers : numbers.map(sigmoid);
+      return { label, scores: best(probabilities, labels).scores };
     },
   },
   regression: {
@@ -30,14 +35,21 @@ export const ANSWERS = {
   "multiple-choice": {
     reads: ["text", "choices"],
     numbers: firstOutput,
-    answer: ([{ numbers }], { choices }) => best(softmax(numbers), choices),
+    answer: ([{ numbers }], { choices }, { manifest }) => choose(numbers, choices, manifest.answer),
   },
-  "token-classification": { reads: ["text"], numbers: firstOutput, answer: tagWords },
+  "token-classification": {
+    reads: ["text"],
+    numbers: (outputs, inputs) => ofTokens(Object.values(outputs)[0], inputs),
+    answer: tagWords,
+  },
   "question-answering": {
     reads: ["question", "context"],
     windows: true,
-    numbers: ({ start_logits: start, end_logits: end }) =>
-      Array.from(start.data).flatMap((logit, place) => [logit, end.data[place]]),
+    numbers: ({ span, start_logits: start, end_logits: end }, inputs) => {
+      if (span) return Array.from(span.data);
+      const last = ofTokens(end, inputs);
+      return ofTokens(start, inputs).flatMap((logit, place) => [logit, last[place]]);
+    },
     answer: answerQuestion,
   },
   "sentence-embeddings": {
@@ -62,6 +74,16 @@ export function softmax(logits) {
   return powers.map((power) => power / sum);
 }
 
+function sigmoid(logit) {
+  return 1 / (1 + Math.exp(-logit));
+}
+
+/** One of several labels, by what the file answers with. */
+function choose(numbers, labels, answer) {
+  if (answer === "label") return { label: labels[numbers[0]] };
+  return best(answer === "probabilities" ? numbers : softmax(numbers), labels);
+}
+
 function best(probabilities, labels) {
   const scores = labels.map((label, place) => ({ label, probability: probabilities[place] }));
   scores.sort((a, b) => b.probability - a.probability);
@@ -69,7 +91,13 @@ function best(probabilities, labels) {
 }
 
 function firstOutput(outputs) {
-  return Array.from(Object.values(outputs)[0].data);
+  return Array.from(Object.values(outputs)[0].data, Number);
+}
+
+/** The numbers of an output with places for all tokens of a text, without those of padding. */
+function ofTokens({ data }, { attention_mask: mask }) {
+  const tokens = mask.filter((counts) => counts === 1).length;
+  return Array.from(data.subarray(0, (data.length / mask.length) * tokens), Number);
 }
 
 /** The rows of an output of one text: a list for each of its tokens. */
@@ -82,14 +110,15 @@ function rowsOf({ data, dims }) {
 /** A word's tag is that of its first piece. Words are what blanks part, as in training. */
 function tagWords([{ numbers, offsets, sources }], { text }, { manifest }) {
   const letters = [...text];
-  const width = manifest.labels.length;
+  const width = manifest.answer === "label" ? 1 : manifest.labels.length;
   const words = [];
   offsets[0].forEach(([start, end], token) => {
     if (sources[0][token] === null || start === end) return;
     const blank = letters.slice(words.at(-1)?.end ?? 0, start).some((letter) => /\s/u.test(letter));
     if (words.length && !blank) return void (words.at(-1).end = end);
-    const { scores } = best(softmax(numbers.slice(token * width, (token + 1) * width)), manifest.labels);
-    words.push({ start, end, tag: scores[0].label, probability: scores[0].probability });
+    const own = numbers.slice(token * width, (token + 1) * width);
+    const { label: tag, scores } = choose(own, manifest.labels, manifest.answer);
+    words.push({ start, end, tag, ...(scores && { probability: scores[0].probability }) });
   });
   for (const word of words) word.text = letters.slice(word.start, word.end).join("");
   return { label: words.map((word) => word.tag).join(" "), words };
@@ -104,8 +133,9 @@ function pool({ last_hidden_state: output }, { attention_mask: mask }, { pooling
 }
 
 /** The log probability of each token's likeliest one. */
-function likeliest(outputs) {
-  return rowsOf(Object.values(outputs)[0]).map((logits) => {
+function likeliest(outputs, { attention_mask: mask }) {
+  const counted = rowsOf(Object.values(outputs)[0]).filter((_, token) => mask[token] === 1);
+  return counted.map((logits) => {
     const top = logits.reduce((a, b) => Math.max(a, b), -Infinity);
     return -Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - top), 0));
   });

@@ -5,18 +5,24 @@
  * read files.
  */
 import { ANSWERS } from "./answers.mjs";
-import { encodeTexts, openTokenizer, windowsOf } from "./encoding.mjs";
+import { encodeTexts, fillUp, openTokenizer, windowsOf } from "./encoding.mjs";
 import { checkGolden } from "./golden.mjs";
 
 const SCHEMA_VERSION = 1;
+
+/** Arrays of the types that a model's inputs may have. */
+const ARRAYS = {
+  int64: (values) => BigInt64Array.from(values, BigInt),
+  int32: (values) => Int32Array.from(values),
+};
 
 /** What an app asks of a bundle: a text; a text and a second one; or a text and its choices.
  * @typedef {{text: string, pair?: string|null, choices?: string[]|null}} Texts
  */
 
-/** What it says: `label`, and what the task has beside it.
+/** What it says: `label`, and what the task has beside it; no probabilities, where the model says labels alone.
  * @typedef {{label: string, scores?: {label: string, probability: number}[], score?: number,
- *   words?: {text: string, tag: string, probability: number, start: number, end: number}[],
+ *   words?: {text: string, tag: string, probability?: number, start: number, end: number}[],
  *   vector?: number[], similarity?: number, margin?: number, start?: number, end?: number,
  *   masks?: {label: string, probability: number}[][]}} Answer
  */
@@ -86,7 +92,7 @@ export class Bundle {
   async predict(texts) {
     const task = ANSWERS[this.manifest.task];
     const rows = task.windows
-      ? windowsOf(this.tokenizer, this.manifest.max_length, texts)
+      ? windowsOf(this.tokenizer, this.manifest.max_length, texts).map((row) => fillUp(row, this.manifest))
       : (task.rows ?? ((all) => [all]))(texts).map((each) => this.encode(each));
     const answered = [];
     for (const row of rows) {
@@ -96,23 +102,24 @@ export class Bundle {
     return task.answer(answered, texts, this);
   }
 
-  /** Tokenizes texts as they were in training. @param {Texts} texts */
+  /** Tokenizes texts as they were in training, filled up where the model wants it. @param {Texts} texts */
   encode(texts) {
-    return encodeTexts(this.tokenizer, this.manifest.max_length, texts);
+    return fillUp(encodeTexts(this.tokenizer, this.manifest.max_length, texts), this.manifest);
   }
 
   /**
    * Runs the model on one row.
    *
    * @param {Record<string, number[]|number[][]>} inputs token ids and masks, by name.
-   * @returns {Promise<Record<string, {data: Float32Array, dims: number[]}>>} outputs by name, batch of one.
+   * @returns {Promise<Record<string, {data: Float32Array|BigInt64Array, dims: number[]}>>} outputs by name,
+   *   batch of one.
    */
   async run(inputs) {
     const feeds = {};
-    for (const { name } of this.manifest.inputs) {
+    for (const { name, dtype } of this.manifest.inputs) {
       const rows = inputs[name];
       const shape = Array.isArray(rows[0]) ? [1, rows.length, rows[0].length] : [1, rows.length];
-      feeds[name] = new this.ort.Tensor("int64", BigInt64Array.from(rows.flat(), BigInt), shape);
+      feeds[name] = new this.ort.Tensor(dtype, ARRAYS[dtype](rows.flat()), shape);
     }
     return this.model.run(feeds);
   }

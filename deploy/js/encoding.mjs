@@ -107,6 +107,22 @@ function surround(tokenizer, bodies) {
   };
 }
 
+/**
+ * Fills a row up to the length that the model's inputs have, where that is fixed.
+ *
+ * @param {object} row of encodeTexts or windowsOf; its offsets and sources stay those of its own tokens.
+ * @param {{inputs: {shape: (number|string)[]}[], padding: Record<string, number>}} manifest
+ */
+export function fillUp(row, { inputs, padding }) {
+  const length = inputs[0].shape.at(-1);
+  if (typeof length === "string") return row; // a name, for a length that varies
+  const filled = Object.entries(row.inputs).map(([name, column]) => [
+    name,
+    [...column, ...Array(length - column.length).fill(padding[name] ?? 0)],
+  ]);
+  return { ...row, inputs: Object.fromEntries(filled) };
+}
+
 /** Stacks rows, padded to the longest. */
 function stack(rows, tokenizer) {
   const longest = Math.max(...rows.map((row) => row.inputs.input_ids.length));

@@ -51,6 +51,9 @@ async function compareNumbers(bundle, example) {
   const task = ANSWERS[bundle.manifest.task];
   const numbers = task.numbers(await bundle.run(example.inputs), example.inputs, bundle.manifest);
   if (numbers.length !== example.logits.length) return NaN;
-  const differences = example.logits.map((expected, place) => Math.abs(expected - numbers[place]));
+  const differences = example.logits.map((expected, place) =>
+    // Another processor may well find another label there, or another span.
+    example.unsure.includes(place) ? 0 : Math.abs(expected - numbers[place]),
+  );
   return differences.some(Number.isNaN) ? NaN : Math.max(0, ...differences);
 }

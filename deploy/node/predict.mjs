@@ -87,7 +87,9 @@ function report(found, manifest, { json }) {
 
 function describe({ label, scores, words, margin }) {
   const percent = (probability) => `${(100 * probability).toFixed(1)} %`;
-  if (words) return words.map((word) => `${word.text}\t${word.tag}\t${percent(word.probability)}`).join("\n");
+  const ofWord = ({ text, tag, probability }) =>
+    [text, tag, ...(probability === undefined ? [] : [percent(probability)])].join("\t");
+  if (words) return words.map(ofWord).join("\n");
   if (scores?.length) {
     return [label, ...scores.map((score) => `  ${score.label}\t${percent(score.probability)}`)].join("\n");
   }

@@ -47,7 +47,8 @@ function wordList(words) {
   for (const { text, tag, probability } of words) {
     const word = element("span", text);
     word.classList.toggle("tagged", tag !== "O");
-    word.append(element("small", `${tag} ${(100 * probability).toFixed(0)} %`));
+    const sure = probability === undefined ? "" : ` ${(100 * probability).toFixed(0)} %`;
+    word.append(element("small", `${tag}${sure}`));
     list.append(word);
   }
   return list;

@@ -12,6 +12,7 @@ from distill_core.bundle import Artifact, Origin, assemble
 from distill_core.config import Columns, DataSource
 from distill_core.dataset import read_dataset
 from distill_core.export import export_onnx
+from distill_core.graph.shape import GraphShape
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import quantize
 from distill_core.schemes import INT8_REDUCED
@@ -31,15 +32,43 @@ TASKS = {
 
 MAX_LENGTH = 32
 
+PLAIN = GraphShape()
+SHAPED = [
+    *(
+        (task, GraphShape(inputs="int32", answer=answer, length=24))
+        for task in ("sequence-classification", "multi-label-classification", "token-classification")
+        for answer in ("probabilities", "label")
+    ),
+    *(("multiple-choice", GraphShape(answer=answer)) for answer in ("probabilities", "label")),
+    ("multiple-choice", GraphShape(inputs="int32")),
+    ("question-answering", GraphShape(inputs="int32", answer="span", length=24)),
+    *(
+        (task, GraphShape(inputs="int32", length=24))
+        for task in (
+            "regression",
+            "question-answering",
+            "masked-language-modelling",
+            "sentence-embeddings",
+        )
+    ),
+]
+"""Tasks, and what their files can do for an app."""
+
 
 def make_bundle(
-    task: str, family: str, tokenizer: PreTrainedTokenizerFast, target: str, folder: Path
+    task: str,
+    family: str,
+    shape: GraphShape,
+    tokenizer: PreTrainedTokenizerFast,
+    target: str,
+    folder: Path,
 ) -> Path:
     """Make a bundle of a task for a target.
 
     Args:
         task: a key of `TASKS`.
         family: of the model, a key of `SMALL`.
+        shape: of its files.
         tokenizer: of its texts.
         target: a key of `TARGETS`.
         folder: empty; the bundle is a folder in there.
@@ -55,6 +84,7 @@ def make_bundle(
     (folder / "quantized").mkdir()
     file = quantize(onnx, INT8_REDUCED, [], folder / "quantized")
     described: dict[str, Any] = {name: signature[name] for name in ("inputs", "outputs")}
+    described["graph"] = shape
     origin = Origin("tiny", folder / "student", onnx, case.head, MAX_LENGTH, "0" * 64, **described)
     artifact = Artifact(TARGETS[target], "int8-reduced-range", file, {"score": 0.5}, 1.0, 1.0)
     bundle = folder / "bundle"

@@ -9,12 +9,17 @@ import pytest
 from filelock import FileLock
 from transformers import BertTokenizerFast, RobertaTokenizerFast
 
-from tests.deploy.bundles import make_bundle
+from distill_core.graph.shape import GraphShape
+from tests.deploy.bundles import PLAIN, make_bundle
 
 ROOT = Path(__file__).parents[2]
 MODULES = ROOT / ".verifiers" / "node_modules"
 
 Make = Callable[..., Path]
+
+
+def named(shape: GraphShape) -> str:
+    return "-".join(map(str, shape.model_dump().values()))
 
 
 @pytest.fixture(scope="session")
@@ -29,13 +34,13 @@ def bundle_of(
         "roberta": lambda: RobertaTokenizerFast.from_pretrained(tiny_roberta),
     }
 
-    def make(task: str, family: str = "bert") -> Path:
-        folder = shared / f"{task}-{family}"
+    def make(task: str, family: str = "bert", shape: GraphShape = PLAIN) -> Path:
+        folder = shared / f"{task}-{family}-{named(shape)}"
         shared.mkdir(exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not folder.exists():
                 folder.mkdir()
-                make_bundle(task, family, tokenizers[family](), "web-wasm", folder)
+                make_bundle(task, family, shape, tokenizers[family](), "web-wasm", folder)
         return folder / "bundle"
 
     return make

@@ -4,12 +4,14 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
+from distill_core.graph.shape import GraphShape
 from distill_core.verification import open_tokenizer
 from tests.conftest import TEXTS
-from tests.deploy.bundles import MAX_LENGTH, TASKS
+from tests.deploy.bundles import MAX_LENGTH, SHAPED, TASKS
 from tests.deploy.conftest import Make
 
 pytestmark = pytest.mark.integration
@@ -30,6 +32,55 @@ def test_golden_examples_of_every_task_are_answered_as_published(
 ) -> None:
     done = predict(samples, 0, bundle_of(task), "--check")
     assert "tiny for web-wasm: 14 golden examples, as published" in done.stdout
+
+
+@pytest.mark.parametrize(("task", "shape"), SHAPED)
+def test_files_that_do_more_for_their_app_are_read_as_published(
+    samples: Path, bundle_of: Make, task: str, shape: GraphShape
+) -> None:
+    bundle = bundle_of(task, shape=shape)
+    assert "14 golden examples, as published" in predict(samples, 0, bundle, "--check").stdout
+
+
+@pytest.mark.parametrize("answer", ["probabilities", "label"])
+@pytest.mark.parametrize("task", ["sequence-classification", "token-classification"])
+def test_an_answer_is_the_same_whatever_the_file_makes_of_it(
+    samples: Path, bundle_of: Make, task: str, answer: Literal["probabilities", "label"]
+) -> None:
+    def said(shape: GraphShape) -> dict[str, Any]:
+        bundle = bundle_of(task, shape=shape)
+        found: dict[str, Any] = json.loads(predict(samples, 0, bundle, TEXTS[0], "--json").stdout)
+        return found
+
+    logits = said(GraphShape(inputs="int32", length=24))
+    shaped = said(GraphShape(inputs="int32", length=24, answer=answer))
+    assert shaped["label"] == logits["label"]
+    assert ("scores" in shaped) == (answer == "probabilities" and "scores" in logits)
+    if answer == "label" and "words" in logits:
+        assert [word["tag"] for word in shaped["words"]] == [
+            word["tag"] for word in logits["words"]
+        ]
+    elif answer == "probabilities":
+        kind, key = ("words", "tag") if "words" in logits else ("scores", "label")
+        for one, other in zip(shaped[kind], logits[kind], strict=True):
+            assert one[key] == other[key]
+            assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+
+
+def test_a_span_that_the_file_found_is_cut_out_of_a_long_context(
+    samples: Path, bundle_of: Make
+) -> None:
+    context = "The film was good . " * 40
+    shapes = (
+        GraphShape(inputs="int32", length=24),
+        GraphShape(inputs="int32", length=24, answer="span"),
+    )
+    logits, span = (
+        json.loads(predict(samples, 0, bundle, "film", context, "--json").stdout)
+        for bundle in (bundle_of("question-answering", shape=shape) for shape in shapes)
+    )
+    assert span.pop("margin") == pytest.approx(logits.pop("margin"), abs=1e-5)
+    assert span == logits
 
 
 @pytest.mark.parametrize("task", ["question-answering", "multiple-choice"])
