@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from distill_core.graph.shape import GraphShape
 from distill_core.runtime import open_session, run_row
 from distill_core.verification import Golden, Manifest, open_tokenizer, read_manifest
-from tests.deploy.bundles import TASKS
+from tests.deploy.bundles import PLAIN, SHAPED, TASKS
 from tests.deploy.conftest import MODULES, ROOT, Make
 
 pytestmark = pytest.mark.integration
@@ -53,11 +54,11 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{out}:{standard}:{JSON}"
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "shape"), [*((task, PLAIN) for task in TASKS), *SHAPED])
 def test_answers_are_those_of_the_bundle(
-    classes: str, bundle_of: Make, task: str, tmp_path: Path
+    classes: str, bundle_of: Make, task: str, shape: GraphShape, tmp_path: Path
 ) -> None:
-    bundle = bundle_of(task)
+    bundle = bundle_of(task, shape=shape)
     found = replay(classes, bundle, tmp_path)
     golden = read_manifest(bundle).golden
     assert found["problems"] == []

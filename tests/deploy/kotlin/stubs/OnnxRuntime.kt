@@ -3,19 +3,27 @@
 package ai.onnxruntime
 
 import java.nio.FloatBuffer
+import java.nio.IntBuffer
 import java.nio.LongBuffer
 
-class TensorInfo { val shape: LongArray = TODO() }
+enum class OnnxJavaType { FLOAT, INT64 }
+
+class TensorInfo {
+    val shape: LongArray = TODO()
+    val type: OnnxJavaType = TODO()
+}
 
 interface OnnxValue : AutoCloseable
 
 class OnnxTensor : OnnxValue {
     val floatBuffer: FloatBuffer get() = TODO()
+    val longBuffer: LongBuffer get() = TODO()
     val info: TensorInfo get() = TODO()
     override fun close(): Unit = TODO()
 
     companion object {
         fun createTensor(env: OrtEnvironment, data: LongBuffer, shape: LongArray): OnnxTensor = TODO()
+        fun createTensor(env: OrtEnvironment, data: IntBuffer, shape: LongArray): OnnxTensor = TODO()
     }
 }
 

@@ -10,15 +10,37 @@ private const val MOST_TOKENS = 30
 /** The numbers of an answer that golden examples tell, of the model's outputs for one text. */
 fun readNumbers(manifest: Manifest, outputs: Map<String, Output>, mask: LongArray): DoubleArray {
     val first = outputs.getValue(manifest.outputs[0])
+    val tokens = mask.count { it == 1L } // those behind are padding
+    if (manifest.answer == "span") return doubles(first.values)
     return when (manifest.task) {
         "question-answering" -> {
             val (start, end) = listOf("start_logits", "end_logits").map { outputs.getValue(it).values }
-            DoubleArray(2 * start.size) { (if (it % 2 == 0) start else end)[it / 2].toDouble() }
+            DoubleArray(2 * tokens) { (if (it % 2 == 0) start else end)[it / 2].toDouble() }
         }
-        "masked-language-modelling" -> first.rows().map(::logOfLikeliest).toDoubleArray()
+        "token-classification" -> doubles(first.values.copyOf(first.values.size / mask.size * tokens))
+        "masked-language-modelling" -> first.rows().take(tokens).map(::logOfLikeliest).toDoubleArray()
         "sentence-embeddings" -> pool(first.rows(), mask, manifest.pooling)
-        else -> DoubleArray(first.values.size) { first.values[it].toDouble() }
+        else -> doubles(first.values)
     }
+}
+
+private fun doubles(values: FloatArray) = DoubleArray(values.size) { values[it].toDouble() }
+
+/** One of several labels, by what the model answers with. */
+fun choose(numbers: DoubleArray, labels: List<String>, answer: String): Answer = when (answer) {
+    "label" -> Answer(labels[numbers[0].toInt()])
+    "probabilities" -> ranked(numbers.asList(), labels)
+    else -> ranked(softmax(numbers), labels)
+}
+
+/** As many labels as a text has. */
+fun chooseSeveral(numbers: DoubleArray, labels: List<String>, answer: String): Answer {
+    val limit = if (answer == "probabilities") 0.5 else 0.0
+    val given = labels.filterIndexed { place, _ -> numbers[place] > limit }
+    val label = given.joinToString(", ").ifEmpty { "no label" }
+    if (answer == "label") return Answer(label)
+    val probabilities = if (answer == "probabilities") numbers.asList() else numbers.map { 1 / (1 + exp(-it)) }
+    return Answer(label, ranked(probabilities, labels).scores)
 }
 
 /** The probabilities of logits. */
@@ -69,22 +91,32 @@ fun cut(text: String, start: Int, end: Int): String =
 /**
  * Where in the context the best answer of all windows stands; null, if none is better than no answer.
  *
- * @param windows rows, each with start and end logit of its tokens in turn.
+ * @param windows rows, each with the numbers of its answer.
+ * @param answer "logits": start and end of the tokens in turn; or "span".
  */
-fun bestSpan(windows: List<Pair<Row, DoubleArray>>): Pair<Int, Int>? {
-    val none = windows.minOf { (_, logits) -> logits[0] + logits[1] }
-    var best = Double.NEGATIVE_INFINITY
-    var span: Pair<Int, Int>? = null
-    for ((row, logits) in windows) {
-        val inside = row.offsets.indices.filter { row.ofSecond[it] && row.offsets[it] != null }
-        for ((place, first) in inside.withIndex()) {
-            for (last in inside.drop(place).take(MOST_TOKENS)) {
-                val score = logits[2 * first] + logits[2 * last + 1]
-                if (score <= best) continue
-                best = score
-                span = Pair(row.offsets[first]!!.first, row.offsets[last]!!.second)
-            }
+fun bestSpan(windows: List<Pair<Row, DoubleArray>>, answer: String): Pair<Int, Int>? {
+    val read = if (answer == "span") ::spanOf else ::findSpan
+    val spans = windows.map { (row, numbers) -> Pair(row, read(row, numbers)) }
+    val (row, best) = spans.maxBy { (_, span) -> span.score }
+    if (best.score <= spans.minOf { (_, span) -> span.none }) return null
+    return Pair(row.offsets[best.first]!!.first, row.offsets[best.last]!!.second)
+}
+
+/** First and last token of the best answer in a window, its score, and that of no answer. */
+private class Span(val first: Int, val last: Int, val score: Double, val none: Double)
+
+private fun spanOf(@Suppress("UNUSED_PARAMETER") row: Row, numbers: DoubleArray) =
+    Span(numbers[0].toInt(), numbers[1].toInt(), numbers[2], numbers[3])
+
+private fun findSpan(row: Row, logits: DoubleArray): Span {
+    val none = logits[0] + logits[1]
+    var best = Span(0, 0, Double.NEGATIVE_INFINITY, none)
+    val inside = row.offsets.indices.filter { row.ofSecond[it] && row.offsets[it] != null }
+    for ((place, first) in inside.withIndex()) {
+        for (last in inside.drop(place).take(MOST_TOKENS)) {
+            val score = logits[2 * first] + logits[2 * last + 1]
+            if (score > best.score) best = Span(first, last, score, none)
         }
     }
-    return span.takeIf { best > none }
+    return best
 }

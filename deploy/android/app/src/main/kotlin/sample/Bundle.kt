@@ -3,8 +3,8 @@ package sample
 /** An answer as a person reads it. */
 class Answer(
     val label: String,
-    /** Labels, words or choices, each with its probability. */
-    val scores: List<Pair<String, Double>> = emptyList(),
+    /** Labels, words or choices, each with its probability; null, where the model says labels alone. */
+    val scores: List<Pair<String, Double?>> = emptyList(),
     /** The vector of a text. */
     val vector: DoubleArray? = null,
 )
@@ -18,9 +18,10 @@ class Bundle(val manifest: Manifest, private val engine: Engine) {
         "sentence-embeddings" -> compare(texts)
         "masked-language-modelling" -> fillMask(engine.encode(texts.text, null))
         "token-classification" -> tagWords(texts.text, engine.encode(texts.text, null))
-        "multiple-choice" -> ranked(softmax(numbers(stack(encode(texts)))), texts.choices.orEmpty())
-        "sequence-classification" -> ranked(softmax(numbers(stack(encode(texts)))), manifest.labels)
-        "multi-label-classification" -> chooseLabels(numbers(stack(encode(texts))))
+        "multiple-choice" -> choose(numbers(stack(encode(texts))), texts.choices.orEmpty(), manifest.answer)
+        "sequence-classification" -> choose(numbers(stack(encode(texts))), manifest.labels, manifest.answer)
+        "multi-label-classification" ->
+            chooseSeveral(numbers(stack(encode(texts))), manifest.labels, manifest.answer)
         "regression" -> Answer("%.4g".format(numbers(stack(encode(texts)))[0]))
         else -> throw IllegalArgumentException("manifest.json: ${manifest.task} is no task of this sample's")
     }
@@ -35,18 +36,16 @@ class Bundle(val manifest: Manifest, private val engine: Engine) {
         return readNumbers(manifest, outputs, inputs.getValue("attention_mask")[0])
     }
 
-    /** Rows of one length, as the model reads several at once; 0 pads all that an attention mask hides. */
+    /** Rows of one length: the model's, or that of the longest, where 0 pads all that a mask hides. */
     fun stack(rows: List<Row>): Map<String, List<LongArray>> {
-        val longest = rows.maxOf { it.offsets.size }
+        val length = manifest.length ?: rows.maxOf { it.offsets.size }
         return manifest.inputs.associateWith { name ->
-            rows.map { it.columns.getValue(name).copyOf(longest) }
+            val filler = manifest.padding[name] ?: 0
+            rows.map { row ->
+                val column = row.columns.getValue(name)
+                LongArray(length) { if (it < column.size) column[it] else filler }
+            }
         }
-    }
-
-    private fun chooseLabels(logits: DoubleArray): Answer {
-        val given = manifest.labels.filterIndexed { place, _ -> logits[place] > 0 }
-        val scores = ranked(logits.map { 1 / (1 + Math.exp(-it)) }, manifest.labels).scores
-        return Answer(given.joinToString(", ").ifEmpty { "no label" }, scores)
     }
 
     private fun compare(texts: Texts): Answer {
@@ -58,12 +57,12 @@ class Bundle(val manifest: Manifest, private val engine: Engine) {
     }
 
     private fun tagWords(text: String, row: Row): Answer {
-        val logits = numbers(stack(listOf(row)))
-        val width = manifest.labels.size
+        val numbers = numbers(stack(listOf(row)))
+        val width = if (manifest.answer == "label") 1 else manifest.labels.size
         val words = wordsOf(text, row.offsets).map { (word, token) ->
-            val own = logits.copyOfRange(token * width, (token + 1) * width)
-            val (tag, probability) = ranked(softmax(own), manifest.labels).scores[0]
-            Pair("$word $tag", probability)
+            val own = numbers.copyOfRange(token * width, (token + 1) * width)
+            val tag = choose(own, manifest.labels, manifest.answer)
+            Pair("$word ${tag.label}", tag.scores.firstOrNull()?.second)
         }
         return Answer("${words.size} words", words)
     }
@@ -82,7 +81,7 @@ class Bundle(val manifest: Manifest, private val engine: Engine) {
     private fun answerQuestion(texts: Texts): Answer {
         val context = requireNotNull(texts.pair) { "a question needs a context" }
         val windows = engine.windows(texts.text, context).map { Pair(it, numbers(stack(listOf(it)))) }
-        val span = bestSpan(windows) ?: return Answer("no answer")
+        val span = bestSpan(windows, manifest.answer) ?: return Answer("no answer")
         return Answer(cut(context, span.first, span.second))
     }
 

@@ -2,10 +2,12 @@ package sample
 
 import ai.djl.huggingface.tokenizers.Encoding
 import ai.djl.huggingface.tokenizers.HuggingFaceTokenizer
+import ai.onnxruntime.OnnxJavaType
 import ai.onnxruntime.OnnxTensor
 import ai.onnxruntime.OrtEnvironment
 import ai.onnxruntime.OrtSession
 import java.io.File
+import java.nio.IntBuffer
 import java.nio.LongBuffer
 
 /** Windows of a context overlap by this part of max_length. */
@@ -44,8 +46,7 @@ class DeviceEngine(folder: File, private val manifest: Manifest) : Engine, AutoC
             return session.run(tensors).use { results ->
                 results.associate { (name, value) ->
                     val tensor = value as OnnxTensor
-                    val buffer = tensor.floatBuffer
-                    name to Output(FloatArray(buffer.remaining()).also(buffer::get), tensor.info.shape)
+                    name to Output(valuesOf(tensor), tensor.info.shape)
                 }
             }
         } finally {
@@ -63,8 +64,22 @@ class DeviceEngine(folder: File, private val manifest: Manifest) : Engine, AutoC
         val length = rows[0].size.toLong()
         val shape = if (manifest.task == "multiple-choice") longArrayOf(1, rows.size.toLong(), length)
         else longArrayOf(1, length)
-        val values = rows.flatMap(LongArray::asList).toLongArray()
-        return OnnxTensor.createTensor(environment, LongBuffer.wrap(values), shape)
+        val values = rows.flatMap(LongArray::asList)
+        if (!manifest.narrow) {
+            return OnnxTensor.createTensor(environment, LongBuffer.wrap(values.toLongArray()), shape)
+        }
+        val narrow = IntArray(values.size) { values[it].toInt() }
+        return OnnxTensor.createTensor(environment, IntBuffer.wrap(narrow), shape)
+    }
+
+    /** Numbers of labels are whole, all others floating. */
+    private fun valuesOf(tensor: OnnxTensor): FloatArray {
+        if (tensor.info.type == OnnxJavaType.INT64) {
+            val buffer = tensor.longBuffer
+            return FloatArray(buffer.remaining()) { buffer.get().toFloat() }
+        }
+        val buffer = tensor.floatBuffer
+        return FloatArray(buffer.remaining()).also(buffer::get)
     }
 
     private fun rowOf(encoding: Encoding): Row {

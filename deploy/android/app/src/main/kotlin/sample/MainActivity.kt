@@ -65,7 +65,9 @@ class MainActivity : Activity() {
             val shown = try {
                 val said = bundle.predict(texts)
                 val times = List(RUNS) { measureNanoTime { bundle.predict(texts) } / 1e6 }.sorted()
-                val scores = said.scores.map { (label, part) -> "%s  %.1f %%".format(label, 100 * part) }
+                val scores = said.scores.map { (label, part) ->
+                    if (part == null) label else "%s  %.1f %%".format(label, 100 * part)
+                }
                 val took = "%.1f ms (median of $RUNS)".format(times[RUNS / 2])
                 (listOf(said.label) + scores + took).joinToString("\n")
             } catch (error: Exception) {

@@ -10,9 +10,17 @@ class Manifest(
     val task: String,
     /** The file to load, relative to the bundle. */
     val model: String,
-    /** Names of the model's inputs, all of them int64. */
+    /** Names of the model's inputs. */
     val inputs: List<String>,
+    /** Whether they are int32, not int64. */
+    val narrow: Boolean,
+    /** Tokens of every text, where the model reads no other number. */
+    val length: Int?,
+    /** What fills each input up to as many. */
+    val padding: Map<String, Long>,
     val outputs: List<String>,
+    /** What the model answers with: "logits", "probabilities", "label" or "span". */
+    val answer: String,
     val labels: List<String>,
     /** "mean" or "cls", of sentence embeddings. */
     val pooling: String?,
@@ -25,9 +33,11 @@ class Manifest(
 /** A text and what the bundle must make of it. */
 class Example(
     val texts: Texts,
-    /** By input name, a row for each sequence, padded to the longest. */
+    /** By input name, a row for each sequence, padded to the longest, or to the model's own length. */
     val inputs: Map<String, List<LongArray>>,
     val numbers: DoubleArray,
+    /** Places of labels or tokens that another processor may well answer otherwise. */
+    val unsure: Set<Int>,
 )
 
 /** What is asked: a text; a text and a second one, as question and context; or a text and its choices. */
@@ -47,13 +57,19 @@ fun readManifest(json: String): Manifest {
         "manifest.json: schema_version is $version; accepted: $SCHEMA_VERSION. " +
             "Take this sample from the distill-deploy that published the bundle."
     }
+    val inputs = document.getJSONArray("inputs").objects()
+    val fillers = document.getJSONObject("padding")
     return Manifest(
         name = document.getString("name"),
         target = document.getString("target"),
         task = document.getString("task"),
         model = document.getString("model"),
-        inputs = names(document.getJSONArray("inputs")),
-        outputs = names(document.getJSONArray("outputs")),
+        inputs = inputs.map { it.getString("name") },
+        narrow = inputs.any { it.getString("dtype") == "int32" },
+        length = inputs[0].getJSONArray("shape").let { it.get(it.length() - 1) as? Int }, // else a name
+        padding = fillers.keys().asSequence().associateWith(fillers::getLong),
+        outputs = document.getJSONArray("outputs").objects().map { it.getString("name") },
+        answer = document.getString("answer"),
         labels = document.getJSONArray("labels").strings(),
         pooling = document.text("pooling"),
         maxLength = document.getInt("max_length"),
@@ -71,6 +87,7 @@ private fun readExample(entry: JSONObject): Example {
         Texts(entry.getString("text"), entry.text("pair"), choices),
         columns,
         DoubleArray(logits.length()) { logits.getDouble(it) },
+        longs(entry.getJSONArray("unsure")).map(Long::toInt).toSet(),
     )
 }
 
@@ -80,8 +97,6 @@ private fun rows(column: JSONArray): List<LongArray> =
     else listOf(longs(column))
 
 private fun longs(row: JSONArray) = LongArray(row.length()) { row.getLong(it) }
-
-private fun names(entries: JSONArray) = entries.objects().map { it.getString("name") }
 
 private fun JSONObject.text(key: String): String? = if (isNull(key)) null else getString(key)
 
