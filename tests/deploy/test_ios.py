@@ -3,9 +3,11 @@
 import re
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
+from distill_core.graph.shape import GraphShape
 from distill_core.heads import HEADS
 from distill_core.runtime import MODEL_INPUTS
 from distill_core.verification import Golden, Manifest
@@ -61,7 +63,7 @@ def test_the_fields_that_are_read_are_those_of_a_manifest(
     assert body is not None
     read = set(re.findall(r"^    public let (\w+):", body[1], re.MULTILINE))
     assert read <= {camel(name) for name in model.model_fields}
-    optional = set(re.findall(r"public let (\w+): \S+\?$", body[1], re.MULTILINE))
+    optional = set(re.findall(r"public let (\w+): .+\?$", body[1], re.MULTILINE))
     nullable = {
         camel(name) for name, field in model.model_fields.items() if not field.is_required()
     }
@@ -71,7 +73,8 @@ def test_the_fields_that_are_read_are_those_of_a_manifest(
 def test_inputs_are_named_and_typed_as_models_have_them() -> None:
     named = set(re.findall(r'"(\w+_ids|attention_mask)"', WHOLE))
     assert named == set(MODEL_INPUTS)
-    assert "elementType: .int64" in SOURCES["DeviceEngine.swift"]
+    types = set(re.findall(r"elementType: \.(\w+)", SOURCES["DeviceEngine.swift"]))
+    assert types == set(get_args(GraphShape.model_fields["inputs"].annotation))
 
 
 def test_outputs_of_two_are_named_as_models_have_them() -> None:

@@ -59,7 +59,9 @@ struct AnswerView: View {
         let texts = Texts(text: text, pair: pair, choices: isChoice ? lines : nil)
         do {
             let said = try bundle.predict(texts)
-            let scores = said.scores.map { String(format: "%@  %.1f %%", $0.label, 100 * $0.probability) }
+            let scores = said.scores.map { label, probability in
+                probability.map { String(format: "%@  %.1f %%", label, 100 * $0) } ?? label
+            }
             let clock = ContinuousClock()
             let times = try (0..<Self.runs).map { _ in try clock.measure { _ = try bundle.predict(texts) } }
             let median = times.sorted()[Self.runs / 2] / .milliseconds(1)

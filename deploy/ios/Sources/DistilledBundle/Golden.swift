@@ -18,7 +18,7 @@ extension ModelBundle {
             if encode(example.texts).map({ $0.columns["input_ids"] ?? [] }) != example.ids {
                 problems.append("\(shown): tokenizes otherwise")
             }
-            let difference = distance(try numbers(example.inputs.columns), example.logits)
+            let difference = distance(try numbers(example.inputs.columns), example)
             if !(difference <= largest) { largest = difference } // NaN stays
             if !(difference <= manifest.logitTolerance) {
                 let allowed = manifest.logitTolerance
@@ -39,11 +39,12 @@ extension Example {
     }
 }
 
-private func distance(_ found: [Double], _ expected: [Double]) -> Double {
-    guard found.count == expected.count else { return .nan }
+private func distance(_ found: [Double], _ example: Example) -> Double {
+    guard found.count == example.logits.count else { return .nan }
+    let unsure = Set(example.unsure ?? [])
     var largest = 0.0
-    for (one, other) in zip(found, expected) {
-        let difference = abs(one - other)
+    for place in found.indices where !unsure.contains(place) {
+        let difference = abs(found[place] - example.logits[place])
         if !(difference <= largest) { largest = difference }
     }
     return largest

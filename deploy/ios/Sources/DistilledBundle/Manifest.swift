@@ -8,9 +8,12 @@ public struct Manifest: Decodable {
     public let task: String
     /// The file to load, relative to the bundle.
     public let model: String
-    /// All of them int64.
     public let inputs: [TensorEntry]
     public let outputs: [TensorEntry]
+    /// What the model answers with: "logits", "probabilities", "label" or "span".
+    public let answer: String?
+    /// What fills each input up to a length that is fixed.
+    public let padding: [String: Int64]?
     public let labels: [String]
     /// "mean" or "cls", of sentence embeddings.
     public let pooling: String?
@@ -18,6 +21,12 @@ public struct Manifest: Decodable {
     public let maxLength: Int
     public let golden: [Example]
     public let logitTolerance: Double
+
+    /// Tokens of every text, where the model reads no other number.
+    public var length: Int? {
+        if case .fixed(let length)? = inputs[0].shape.last { return length }
+        return nil
+    }
 
     static let readable = 1
 
@@ -37,7 +46,24 @@ public struct Manifest: Decodable {
 /// An input or output of the model.
 public struct TensorEntry: Decodable {
     public let name: String
+    /// "int64" or "int32".
     public let dtype: String
+    public let shape: [Axis]
+}
+
+/// A length, or the name of one that varies.
+public enum Axis: Decodable {
+    case fixed(Int)
+    case varying(String)
+
+    public init(from decoder: Decoder) throws {
+        let container = try decoder.singleValueContainer()
+        if let length = try? container.decode(Int.self) {
+            self = .fixed(length)
+        } else {
+            self = .varying(try container.decode(String.self))
+        }
+    }
 }
 
 /// A text and what the bundle must make of it.
@@ -47,12 +73,14 @@ public struct Example: Decodable {
     public let choices: [String]?
     public let inputs: GoldenInputs
     public let logits: [Double]
+    /// Places of labels or tokens that another processor may well answer otherwise.
+    public let unsure: [Int]?
 
     /// What is asked.
     public var texts: Texts { Texts(text: text, pair: pair, choices: choices) }
 }
 
-/// Token ids and masks, a row for each sequence, padded to the longest.
+/// Token ids and masks, a row for each sequence, padded to the longest, or to the model's own length.
 public struct GoldenInputs: Decodable {
     public let columns: [String: [[Int64]]]
 

@@ -65,14 +65,15 @@ public final class ModelBundle {
         return try readNumbers(manifest, outputs, mask: inputs["attention_mask"]?.first ?? [])
     }
 
-    /// Rows of one length, as the model reads several at once; 0 pads all that an attention mask hides.
+    /// Rows of one length: the model's, or that of the longest, where 0 pads all that a mask hides.
     public func stack(_ rows: [Row]) -> [String: [[Int64]]] {
-        let longest = rows.map(\.sources.count).max() ?? 0
+        let length = manifest.length ?? rows.map(\.sources.count).max() ?? 0
         var inputs: [String: [[Int64]]] = [:]
         for name in ["input_ids", "attention_mask", "token_type_ids"] {
+            let filler = manifest.padding?[name] ?? 0
             inputs[name] = rows.map { row in
                 let column = row.columns[name] ?? []
-                return column + Array(repeating: 0, count: longest - column.count)
+                return column + Array(repeating: filler, count: length - column.count)
             }
         }
         return inputs

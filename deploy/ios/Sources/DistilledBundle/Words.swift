@@ -14,14 +14,15 @@ extension ModelBundle {
     func tagWords(_ text: String) throws -> Answer {
         let (words, owners) = try tokenize(text)
         let row = template.row([owners.map { $0.id }.prefix(manifest.maxLength - template.count(texts: 1))])
-        let logits = try numbers(stack([row]))
-        let width = manifest.labels.count
-        var tagged: [(label: String, probability: Double)] = []
+        let found = try numbers(stack([row]))
+        let width = manifest.answer == "label" ? 1 : manifest.labels.count
+        var tagged: [Score] = []
         for (place, source) in row.sources.enumerated() {
             guard let source, owners[source.token].isFirst else { continue }
-            let own = Array(logits[(place * width)..<((place + 1) * width)])
-            let best = ranked(softmax(own), manifest.labels).scores[0]
-            tagged.append(("\(words[owners[source.token].word]) \(best.label)", best.probability))
+            let own = Array(found[(place * width)..<((place + 1) * width)])
+            let best = choose(own, manifest.labels, manifest.answer)
+            let word = "\(words[owners[source.token].word]) \(best.label)"
+            tagged.append((label: word, probability: best.scores.first?.probability))
         }
         return Answer(label: "\(tagged.count) words", scores: tagged)
     }
@@ -35,17 +36,11 @@ extension ModelBundle {
         repeat {
             let window = context[start..<min(start + room, context.count)]
             let row = template.row([question, window.map { $0.id }[...]])
-            let logits = try numbers(stack([row]))
-            none = min(none, logits[0] + logits[1])
-            let inside = row.sources.indices.filter { row.sources[$0]?.text == 1 }
-            for (place, first) in inside.enumerated() {
-                for last in inside[place...].prefix(mostTokens) {
-                    let score = logits[2 * first] + logits[2 * last + 1]
-                    guard score > best else { continue }
-                    guard let from = row.sources[first], let to = row.sources[last] else { continue }
-                    best = score
-                    span = (context[start + from.token].word, context[start + to.token].word)
-                }
+            let found = spanOf(row, try numbers(stack([row])))
+            none = min(none, found.none)
+            if found.score > best, let from = row.sources[found.first], let to = row.sources[found.last] {
+                best = found.score
+                span = (context[start + from.token].word, context[start + to.token].word)
             }
             start += room - manifest.maxLength / share
         } while start + manifest.maxLength / share < context.count
@@ -64,7 +59,7 @@ extension ModelBundle {
         }
         let probabilities = softmax(output.rows[mask])
         let order = probabilities.indices.sorted { probabilities[$0] > probabilities[$1] }.prefix(shown)
-        let scores = order.map { (label: engine.token($0) ?? "?", probability: probabilities[$0]) }
+        let scores: [Score] = order.map { (label: engine.token($0) ?? "?", probability: probabilities[$0]) }
         return Answer(label: scores[0].label, scores: scores)
     }
 
@@ -77,6 +72,24 @@ extension ModelBundle {
         }
         let alike = zip(vectors[0], vectors[1]).reduce(0) { $0 + $1.0 * $1.1 }
         return Answer(label: String(format: "%.3f alike", alike), vector: vectors[0])
+    }
+
+    private typealias Span = (first: Int, last: Int, score: Double, none: Double)
+
+    /// First and last token of the best answer in a window, its score, and that of no answer.
+    private func spanOf(_ row: Row, _ numbers: [Double]) -> Span {
+        if manifest.answer == "span" {
+            return (Int(numbers[0]), Int(numbers[1]), numbers[2], numbers[3])
+        }
+        var best: Span = (0, 0, -Double.infinity, numbers[0] + numbers[1])
+        let inside = row.sources.indices.filter { row.sources[$0]?.text == 1 }
+        for (place, first) in inside.enumerated() {
+            for last in inside[place...].prefix(mostTokens) {
+                let score = numbers[2 * first] + numbers[2 * last + 1]
+                if score > best.score { best = (first, last, score, best.none) }
+            }
+        }
+        return best
     }
 
     private typealias Piece = (id: Int, word: Int, isFirst: Bool)

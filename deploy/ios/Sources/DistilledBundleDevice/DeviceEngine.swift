@@ -32,18 +32,30 @@ public final class DeviceEngine: Engine {
             withInputs: inputs.mapValues(tensor), outputNames: names, runOptions: nil)
         return try outputs.mapValues { value in
             let data = try value.tensorData() as Data
-            let shape = try value.tensorTypeAndShapeInfo().shape.map(\.intValue)
-            return Output(values: data.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }, shape: shape)
+            let info = try value.tensorTypeAndShapeInfo()
+            // Numbers of labels are whole, all others floating.
+            let values = data.withUnsafeBytes { bytes in
+                info.elementType == .int64
+                    ? bytes.bindMemory(to: Int64.self).map { Float($0) }
+                    : Array(bytes.bindMemory(to: Float.self))
+            }
+            return Output(values: values, shape: info.shape.map(\.intValue))
         }
     }
 
     /// A batch of one: batch × tokens, or batch × choices × tokens.
     private func tensor(_ rows: [[Int64]]) throws -> ORTValue {
         let values = rows.flatMap { $0 }
-        let data = NSMutableData(bytes: values, length: values.count * MemoryLayout<Int64>.stride)
         let length = NSNumber(value: rows[0].count)
         let isChoice = manifest.task == "multiple-choice"
         let shape = isChoice ? [1, NSNumber(value: rows.count), length] : [1, length]
-        return try ORTValue(tensorData: data, elementType: .int64, shape: shape)
+        guard manifest.inputs.contains(where: { $0.dtype == "int32" }) else {
+            return try ORTValue(tensorData: bytes(values), elementType: .int64, shape: shape)
+        }
+        return try ORTValue(tensorData: bytes(values.map { Int32($0) }), elementType: .int32, shape: shape)
+    }
+
+    private func bytes<Number>(_ values: [Number]) -> NSMutableData {
+        NSMutableData(bytes: values, length: values.count * MemoryLayout<Number>.stride)
     }
 }
