@@ -120,8 +120,8 @@ def assemble(artifact: Artifact, origin: Origin, texts: Sequence[Texts], folder:
     file = _write_models(artifact, origin, tokenizer, folder)
     _write_tokenizer_and_config(origin, folder)
     shipped = Shipped(file, artifact.file, origin.graph, origin.head, origin.tokens, tokenizer)
-    golden = golden_examples(shipped, [*texts, *_hard_texts(len(texts[0]))], folder)
-    manifest = _manifest(artifact, origin, shipped, golden)
+    golden, tolerance = golden_examples(shipped, [*texts, *_hard_texts(len(texts[0]))], folder)
+    manifest = _manifest(artifact, origin, shipped, golden, tolerance)
     if origin.graph.length and origin.asked:
         filled = measure_filling(shipped, origin.max_length, origin.asked)
         manifest = manifest.model_copy(update={"filled": Filled(**filled)})
@@ -178,7 +178,11 @@ def _hard_texts(count: int) -> list[Texts]:
 
 
 def _manifest(
-    artifact: Artifact, origin: Origin, shipped: Shipped, golden: tuple[Golden, ...]
+    artifact: Artifact,
+    origin: Origin,
+    shipped: Shipped,
+    golden: tuple[Golden, ...],
+    tolerance: float,
 ) -> Manifest:
     head, graph = origin.head, origin.graph
     tensors = {"inputs": origin.inputs, "outputs": origin.outputs}
@@ -214,7 +218,7 @@ def _manifest(
         agreement=artifact.agreement,
         files=(),
         golden=golden,
-        logit_tolerance=tolerance_of(step, head.tolerance) if step else head.tolerance,
+        logit_tolerance=tolerance_of(step, tolerance) if step else tolerance,
         versions=versions(),
     )
 

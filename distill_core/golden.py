@@ -1,6 +1,6 @@
 """Golden examples: texts, and what a file makes of them on this machine."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from distill_core.graph.table import LAST_STEPS, LastStep
 from distill_core.heads import Head
 from distill_core.heads.question_answering import best_span
 from distill_core.runtime import MODEL_INPUTS, answer_row, golden_row, open_session
+from distill_core.sensitivity import hold_steady, measure_movement
 from distill_core.verification import Golden, encode, open_tokenizer
 
 Texts = tuple[str, ...]
@@ -45,59 +46,81 @@ class Shipped:
         }
 
 
-def golden_examples(shipped: Shipped, texts: Sequence[Texts], bundle: Path) -> tuple[Golden, ...]:
-    """Return what a file answers.
+def golden_examples(
+    shipped: Shipped, texts: Sequence[Texts], bundle: Path
+) -> tuple[tuple[Golden, ...], float]:
+    """Return what a file answers, and how much its logits may differ elsewhere.
+
+    The numbers of a text that moves too far when sums are rounded otherwise are all unsure.
 
     Args:
         shipped: the file.
         texts: to be asked.
         bundle: where its tokenizer.json is.
     """
-    plain = open_tokenizer(bundle, shipped.max_length)
+    plain, head = open_tokenizer(bundle, shipped.max_length), shipped.head
+    rows = [head.read_texts(text, shipped.tokenizer, shipped.max_length) for text in texts]
     with TemporaryDirectory() as scratch:
         before = Path(scratch, "before.onnx")  # the last step, where there is one
         shape = shipped.shape.model_copy(update={"answer": "logits"})
-        shape_file(shipped.made_from, shape, shipped.head.name, before)
+        shape_file(shipped.made_from, shape, head.name, before)
+        inputs = [pad_row(row, shipped.shape.length, shipped.padding) for row in rows]
+        tolerance, steady = hold_steady(measure_movement(before, head, inputs), head.tolerance)
         sessions = open_session(before), open_session(shipped.file)
-        return tuple(_examples(shipped, sessions, texts, plain))
+        made = [
+            _example(shipped, sessions, text, row, tolerance, plain)
+            for text, row in zip(texts, rows, strict=True)
+        ]
+    unsteady = (~steady).tolist()
+    return tuple(map(_leave_open, made, unsteady)), tolerance
 
 
-def _examples(
+def _example(
     shipped: Shipped,
     sessions: tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession],
-    texts: Sequence[Texts],
+    texts: Texts,
+    row: Mapping[str, Any],
+    tolerance: float,
     plain: Any,
-) -> Iterator[Golden]:
+) -> Golden:
     before, after = sessions
     head, several = shipped.head, "choices" in shipped.head.text_columns
     step = LAST_STEPS.get(head.name, {}).get(shipped.shape.answer)
-    for text, *others in texts:
-        row = head.read_texts((text, *others), shipped.tokenizer, shipped.max_length)
-        inputs = pad_row(row, shipped.shape.length, shipped.padding)
-        logits = answer_row(before, head, inputs)
-        _, offsets = encode(plain, text, others or [None])
-        yield Golden(
-            text=text,
-            pair=None if several or not others else others[0],
-            choices=tuple(others) if several else None,
-            inputs=inputs,
-            offsets=offsets,
-            logits=tuple(map(float, golden_row(after, head, inputs).ravel())),
-            unsure=_unsure(step, head, logits, row),
-            label=head.answer(logits, row),
-        )
+    text, *others = texts
+    inputs = pad_row(row, shipped.shape.length, shipped.padding)
+    logits = answer_row(before, head, inputs)
+    _, offsets = encode(plain, text, others or [None])
+    return Golden(
+        text=text,
+        pair=None if several or not others else others[0],
+        choices=tuple(others) if several else None,
+        inputs=inputs,
+        offsets=offsets,
+        logits=tuple(map(float, golden_row(after, head, inputs).ravel())),
+        unsure=_unsure(step, tolerance, logits, row),
+        label=head.answer(logits, row),
+    )
+
+
+def _leave_open(golden: Golden, unsteady: bool) -> Golden:
+    """Leave all numbers of an example open, if it is unsteady."""
+    every = tuple(range(len(golden.logits)))
+    return golden.model_copy(update={"unsure": every}) if unsteady else golden
 
 
 def _unsure(
-    step: LastStep | None, head: Head, logits: Float[np.ndarray, "..."], row: Mapping[str, Any]
+    step: LastStep | None,
+    tolerance: float,
+    logits: Float[np.ndarray, "..."],
+    row: Mapping[str, Any],
 ) -> tuple[int, ...]:
     """Return the places of an answer that another processor may well answer otherwise."""
     if step is None:
         return ()
     if step.operator == "Span":  # its first two numbers are tokens
         context = np.asarray(row["starts"]) >= 0
-        return (0, 1) if may_be_another(logits[context], head.tolerance) else ()
-    return too_close(step, logits, head.tolerance)
+        return (0, 1) if may_be_another(logits[context], tolerance) else ()
+    return too_close(step, logits, tolerance)
 
 
 def may_be_another(logits: Float[np.ndarray, "tokens 2"], tolerance: float) -> bool:

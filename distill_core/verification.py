@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
+from jaxtyping import Shaped
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokenizers import Tokenizer
 
@@ -72,8 +73,9 @@ class Golden(_Part):
     """What the file answers with, which may be probabilities or numbers of labels (`answer` of the manifest):
     row by row where it answers each token, without those of padding."""
     unsure: tuple[int, ...] = ()
-    """Places among these numbers of labels, or of tokens of a span, whose logits are so close that another
-    processor may answer otherwise."""
+    """Places among these numbers that another processor may well answer otherwise: labels, or tokens of a
+    span, whose logits are too close, and all of a text whose logits move far when sums are rounded
+    otherwise."""
     label: str
     """What the logits say: the class, the classes, the score, the tag of each token, the answer (empty if
     there is none), or the number of the choice."""
@@ -121,7 +123,7 @@ class Manifest(_Part):
     files: tuple[FileEntry, ...]
     golden: tuple[Golden, ...]
     logit_tolerance: float
-    """Largest difference from a golden number: other processors round int8 products otherwise."""
+    """Largest difference from a golden number that is not unsure: other processors round otherwise."""
     versions: dict[str, str]
 
     @property
@@ -274,8 +276,12 @@ def _replay(bundle: Path, manifest: Manifest) -> tuple[list[str], list[float]]:
 
 def _difference(session: onnxruntime.InferenceSession, manifest: Manifest, golden: Golden) -> float:
     head = HEADS[manifest.task](manifest.labels, manifest.pooling)
-    numbers = golden_row(session, head, golden.inputs).ravel()
-    difference = np.abs(numbers - np.asarray(golden.logits))
+    return difference_from(golden, golden_row(session, head, golden.inputs))
+
+
+def difference_from(golden: Golden, numbers: Shaped[np.ndarray, "..."]) -> float:
+    """Return the largest difference from the numbers of a golden example, but for those that are unsure."""
+    difference = np.abs(numbers.ravel() - np.asarray(golden.logits))
     difference[list(golden.unsure)] = 0.0
     return float(difference.max())
 

@@ -1,15 +1,18 @@
 """Commands that run one part alone: check, verify, benchmark and report."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill_core.config import Pipeline
 from distill_core.errors import BundleError, VerificationError
 from distill_core.files import read_json
 from tasks import sources
+
+if TYPE_CHECKING:
+    from distill_core.verification import Manifest
 
 
 def check_pipeline(pipeline: Pipeline) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def verify_bundle(bundle: Path, everywhere: bool, public_key: Path | None = None
         public_key: the PEM file of who must have signed it; None does not ask.
 
     Raises:
-        BundleError: the folder is no bundle, or its files were shaped and are to be asked everywhere.
+        BundleError: the folder is no bundle.
         ConfigError: the key cannot be read.
         VerificationError: its manifest is broken, and not what the key signed.
     """
@@ -60,22 +63,18 @@ def verify_bundle(bundle: Path, everywhere: bool, public_key: Path | None = None
         facts["problems"] = [*facts["problems"], *([problem] if problem else [])]
         facts["passed"] = not facts["problems"]
     if everywhere and facts["passed"]:
-        if not found.manifest.plain:
-            raise BundleError(
-                f"{bundle}: its files were shaped (graph: in the pipeline file), and other places are asked "
-                "for logits alone; its run asked there before: verified_on in report.json. Accepted: verify "
-                "without --everywhere"
-            )
-        facts |= _ask_everywhere(bundle, found.manifest.verifiers, facts)
+        facts |= _ask_everywhere(bundle, found.manifest, facts)
     return facts
 
 
-def _ask_everywhere(
-    bundle: Path, verifiers: Sequence[str], facts: Mapping[str, Any]
-) -> dict[str, Any]:
-    from distill_core.verifiers import find_verifiers, golden_problems
+def _ask_everywhere(bundle: Path, manifest: "Manifest", facts: Mapping[str, Any]) -> dict[str, Any]:
+    from distill_core.verifiers import VERIFIERS, find_verifiers, golden_problems
 
-    places, missing = find_verifiers(verifiers)
+    # What loads a bundle by itself, as transformers.js does, wants its files plain.
+    wanted = [
+        name for name in manifest.verifiers if manifest.plain or not VERIFIERS[name].loads_bundle
+    ]
+    places, missing = find_verifiers(wanted)
     verified_on, problems = golden_problems(bundle, places)
     return {
         "passed": not problems,

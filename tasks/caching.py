@@ -136,6 +136,7 @@ STAGES = {
         (
             "bundle",
             "golden",
+            "sensitivity",
             "filling",
             "graph",
             "verification",

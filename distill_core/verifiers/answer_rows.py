@@ -26,7 +26,7 @@ def main(folder: Path) -> None:
     rows, start = [], time.monotonic()
     with (folder / "answers.f32").open("wb") as stream:
         for row in job["rows"]:
-            feeds = {name: np.asarray([row[name]], dtype=np.int64) for name in inputs}
+            feeds = {name: np.asarray([row[name]], dtype=job["dtype"]) for name in inputs}
             outputs = [np.asarray(output, dtype="<f4") for output in session.run(names, feeds)]
             for output in outputs:
                 stream.write(output.tobytes())

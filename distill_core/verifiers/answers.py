@@ -69,6 +69,7 @@ def ask(
     questions: Sequence[Question],
     bundle: Path | None = None,
     max_length: int = 0,
+    dtype: str = "int64",
     seconds: int = SECONDS,
 ) -> Answers:
     """Return what a file answers in a place, row by row, as an app would ask.
@@ -80,6 +81,7 @@ def ask(
         questions: the rows.
         bundle: the folder, for a verifier that loads it; then `file` is its model_quantized.onnx.
         max_length: tokens at which a bundle's texts are cut.
+        dtype: of the file's inputs.
         seconds: after which no further row is asked for.
 
     Raises:
@@ -95,6 +97,7 @@ def ask(
         "bundle": str(bundle.absolute()) if bundle else None,
         "sequences": [question.sequences for question in questions],
         "max_length": max_length,
+        "dtype": dtype,
     }
     with TemporaryDirectory(prefix="distill-deploy-answers-") as folder:
         Path(folder, "job.json").write_text(json.dumps(job), encoding="utf-8")

@@ -11,8 +11,9 @@ from distill_core.golden import Texts
 from distill_core.heads import HEADS, Head
 from distill_core.heads.regression import Regression
 from distill_core.heads.sentence_embeddings import SentenceEmbeddings
+from distill_core.runtime import golden_numbers
 from distill_core.teacher import load_tokenizer
-from distill_core.verification import Manifest, read_manifest
+from distill_core.verification import Golden, Manifest, difference_from, read_manifest
 from distill_core.verifiers.answers import Answers, Question, ask
 from distill_core.verifiers.table import NATIVE, VERIFIERS, Verifier
 from distill_core.verifiers.tools import FOLDER, Place
@@ -95,7 +96,8 @@ def _ask(
     questions: Sequence[Question],
 ) -> Answers:
     folder = bundle if verifier.loads_bundle else None
-    return ask(verifier, place, bundle / manifest.model, questions, folder, manifest.max_length)
+    file, dtype = bundle / manifest.model, manifest.inputs[0].dtype
+    return ask(verifier, place, file, questions, folder, manifest.max_length, dtype)
 
 
 def _compare(
@@ -157,25 +159,42 @@ def describe(facts: Mapping[str, Any]) -> str:
 
 
 def golden_problems(bundle: Path, places: Mapping[str, Place]) -> tuple[list[str], list[str]]:
-    """Ask for the golden examples in each place; return the lines about it, and what is answered otherwise.
+    """Replay the golden examples in each place; return a line about each, and what is beyond the tolerance.
 
     Args:
-        bundle: one whose golden examples this machine answers as it should.
+        bundle: of any shape.
         places: by verifier, as `find_verifiers` gives them.
 
     Raises:
         VerificationError: a place cannot answer; it is named.
     """
     manifest = read_manifest(bundle)
-    texts = [
-        (golden.text, *(golden.choices or ([] if golden.pair is None else [golden.pair])))
-        for golden in manifest.golden
+    questions = [Question(golden.inputs, _texts(golden)) for golden in manifest.golden]
+    lines, problems = [], []
+    for name, place in places.items():
+        answers = _ask(bundle, manifest, VERIFIERS[name], place, questions)
+        differences = _golden_differences(manifest, answers)
+        where = f"{name} ({place.through}) {answers.runtime}"
+        what = f"{len(differences)} golden examples, largest difference {max(differences):.2g}"
+        if answers.other_token_ids:
+            what += f", {answers.other_token_ids} with other token ids"
+        lines.append(f"{where}: {what}")
+        far = sum(not difference <= manifest.logit_tolerance for difference in differences)
+        if far:
+            problems.append(
+                f"{where}: {far} of {len(differences)} golden examples are answered otherwise (largest "
+                f"difference {max(differences):.2g}, the tolerance is {manifest.logit_tolerance:.2g})"
+            )
+    return lines, problems
+
+
+def _texts(golden: Golden) -> Texts:
+    return (golden.text, *(golden.choices or ([] if golden.pair is None else [golden.pair])))
+
+
+def _golden_differences(manifest: Manifest, answers: Answers) -> list[float]:
+    head = HEADS[manifest.task](manifest.labels, manifest.pooling)
+    return [
+        difference_from(golden, golden_numbers(outputs, head, golden.inputs))
+        for golden, outputs in zip(manifest.golden, answers.outputs, strict=False)
     ]
-    found = verify_answers(bundle, places, texts)
-    problems = [
-        f"{entry['verifier']}: {entry['flips_from_native']} of {entry['rows']} golden examples are answered "
-        f"otherwise than on this machine (largest difference {entry['largest_difference']:.3g})"
-        for entry in found
-        if entry["flips_from_native"]
-    ]
-    return [describe(entry) for entry in found], problems

@@ -36,7 +36,11 @@ PLAIN = GraphShape()
 SHAPED = [
     *(
         (task, GraphShape(inputs="int32", answer=answer, length=24))
-        for task in ("sequence-classification", "multi-label-classification", "token-classification")
+        for task in (
+            "sequence-classification",
+            "multi-label-classification",
+            "token-classification",
+        )
         for answer in ("probabilities", "label")
     ),
     *(("multiple-choice", GraphShape(answer=answer)) for answer in ("probabilities", "label")),

@@ -62,9 +62,6 @@ def test_a_shaped_bundle_is_verified_and_timed_by_the_commands(shaped, run_cli):
     assert json.loads(run_cli("verify", bundle, "--json").stdout)["passed"]
     timed = json.loads(run_cli("benchmark", bundle, "--json").stdout)
     assert {row["file"] for row in timed["files"]} >= {"fp32"}
-    said = run_cli("verify", bundle, "--everywhere", code=2).stderr
-    assert "its files were shaped" in said
-    assert "verify without --everywhere" in said
 
 
 def test_a_golden_number_that_is_another_is_named_with_the_file(shaped, run_cli, tmp_path):
