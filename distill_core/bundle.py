@@ -10,7 +10,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from distill_core.errors import ConfigError
 from distill_core.export import signature
 from distill_core.files import file_digest, read_json, write_json
 from distill_core.filling import measure_filling
@@ -137,21 +136,13 @@ def _write_models(artifact: Artifact, origin: Origin, tokenizer: Any, folder: Pa
     onnx_folder = folder / "onnx"
     onnx_folder.mkdir()
     file, shape = onnx_folder / QUANTIZED_FILE, (origin.graph, origin.head.name)
-    rule = _span_rule(tokenizer) if origin.graph.answer == "span" else None
+    asked = origin.graph.answer == "span"
+    rule = SpanRule(MOST_TOKENS, tokenizer.sep_token_id) if asked else None
     shape_file(artifact.file, *shape, file, rule)
     shape_file(origin.exported, *shape, onnx_folder / "model.onnx", rule)
     if origin.graph.ort_format:
         write_ort(file, x86="AVX" in artifact.target.instruction_set)
     return file
-
-
-def _span_rule(tokenizer: Any) -> SpanRule:
-    if tokenizer.sep_token_id is None:
-        raise ConfigError(
-            "graph.answer: span, and the teacher's tokenizer has no token between question and context "
-            "(sep_token); accepted: logits"
-        )
-    return SpanRule(MOST_TOKENS, tokenizer.sep_token_id)
 
 
 def _write_tokenizer_and_config(origin: Origin, folder: Path) -> None:

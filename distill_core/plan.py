@@ -10,7 +10,7 @@ from distill_core.families import FAMILIES
 from distill_core.graph.table import SEVERAL_SEQUENCES, accepted_answers
 from distill_core.heads import Head
 from distill_core.layers import count_layers, map_layers, pick_layers
-from distill_core.teacher import ModelDescription
+from distill_core.teacher import ModelDescription, load_tokenizer
 from distill_core.unlabelled import count_copies, note_copies
 from distill_core.width import check_same_heads, count_parameters, pick_width
 
@@ -37,7 +37,7 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] 
     width = pick_width(teacher, pipeline.student)
     _check_size(count_parameters(teacher, count, width))
     _check_losses(pipeline, teacher)
-    _check_graph(pipeline, teacher.head.name)
+    _check_graph(pipeline, teacher)
     if pipeline.student.vocabulary and teacher.head.answers_in_tokens:
         raise ConfigError(
             f"student.vocabulary: {teacher.head.name} answers with tokens, so that all of them stay; "
@@ -64,13 +64,18 @@ def _check_size(parameters: int) -> None:
         )
 
 
-def _check_graph(pipeline: Pipeline, head: str) -> None:
-    graph, longest = pipeline.graph, pipeline.data.max_length
+def _check_graph(pipeline: Pipeline, teacher: ModelDescription) -> None:
+    graph, longest, head = pipeline.graph, pipeline.data.max_length, teacher.head.name
     accepted = accepted_answers(head)
     if graph.answer not in accepted:
         raise ConfigError(
             f"graph.answer: {graph.answer}, and the file of {head} cannot tell it from its logits alone; "
             f"accepted: {', '.join(accepted)}"
+        )
+    if graph.answer == "span" and load_tokenizer(teacher.folder).sep_token is None:
+        raise ConfigError(
+            "graph.answer: span, and the teacher's tokenizer has no token between question and context "
+            "(sep_token); accepted: logits"
         )
     if graph.length is not None and head in SEVERAL_SEQUENCES:
         raise ConfigError(

@@ -142,6 +142,18 @@ def test_a_length_is_at_most_that_of_the_texts_and_of_one_sequence(
         shape(teacher, length=32)
 
 
+def test_spans_are_refused_where_nothing_parts_question_and_context(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    question = CASES["question-answering"].head
+    teacher = save_small("bert", question.architecture_suffix, tokenizer, tmp_path)
+    shape(teacher, answer="span")
+    nameless = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
+    nameless.save_pretrained(teacher)
+    with pytest.raises(ConfigError, match=r"graph\.answer: span, .*sep_token.*; accepted: logits$"):
+        shape(teacher, answer="span")
+
+
 def test_weights_that_one_file_cannot_hold_are_refused(tiny_bert: Path) -> None:
     teacher = describe(tiny_bert)
     large = replace(teacher, shapes={**teacher.shapes, "more": [2**29]})
