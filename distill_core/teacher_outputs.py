@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from distill_core.batches import Batch
-from distill_core.files import read_json, write_json
+from distill_core.files import new_file, read_json, write_json
 from distill_core.losses import Output
 
 Ask = Callable[[Batch], Output]
@@ -146,11 +147,10 @@ def _on_disk(
     path: Path, dtype: torch.dtype, count: int, width: int
 ) -> Shaped[Tensor, "count width"]:
     size = count * width
-    if not path.exists():
-        draft = path.with_suffix(".partial")
-        with draft.open("wb") as file:
-            # Now: a disk that fills up while a mapped file grows kills the process.
-            os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
-        draft.rename(path)
+    with FileLock(path.with_suffix(".lock")):  # of several processes one makes it
+        if not path.exists():
+            with new_file(path) as draft, draft.open("wb") as file:
+                # Now: a disk that fills up while a mapped file grows kills the process.
+                os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
     flat = torch.from_file(str(path), shared=True, size=size, dtype=dtype)
     return flat.view(count, width)

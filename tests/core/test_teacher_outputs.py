@@ -1,6 +1,8 @@
 """The teacher's outputs, kept: as it gave them, asked for once, and gone afterwards."""
 
 from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,44 @@ def test_room_is_taken_before_anything_is_written(rows: DatasetDict, tmp_path: P
     file = tmp_path / "hidden.bf16"
     assert file.stat().st_size == size_bytes(tokens, SHAPE) == ROW * sum(tokens)
     assert file.stat().st_blocks * 512 >= file.stat().st_size
+
+
+def said_of(batch: Batch) -> Output:
+    """What a teacher could say of a batch, told by the number of each row."""
+    numbers = batch["rows"].float()
+    tokens = batch["attention_mask"].shape[1]
+    return Output(
+        numbers[:, None].repeat(1, 2), numbers[:, None, None, None].repeat(1, tokens, *SHAPE)
+    )
+
+
+def test_processes_that_open_one_folder_at_once_keep_the_same_outputs(
+    rows: DatasetDict, tmp_path: Path
+) -> None:
+    lengths, processes = row_lengths(rows["train"]), get_context("fork")
+
+    def keep(folder: Path, number: int, together: Barrier) -> None:
+        together.wait()
+        TeacherOutputs(said_of, lengths, SHAPE, folder)(batch_of(rows, number))
+
+    for turn in range(10):
+        folder, together = tmp_path / str(turn), processes.Barrier(4)
+        folder.mkdir()
+        started = [
+            processes.Process(target=keep, args=(folder, number, together)) for number in range(4)
+        ]
+        for process in started:
+            process.start()
+        for process in started:
+            process.join()
+        assert [process.exitcode for process in started] == [0] * 4
+        kept = TeacherOutputs(no_teacher, lengths, SHAPE, folder)
+        for number in range(4):
+            assert_close(kept(batch_of(rows, number)).logits, torch.full((1, 2), float(number)))
+
+
+def no_teacher(_: Batch) -> Output:
+    raise AssertionError("all of it was kept")
 
 
 def test_outputs_are_kept_within_budget_and_disk(tmp_path: Path) -> None:

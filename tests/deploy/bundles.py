@@ -34,27 +34,15 @@ MAX_LENGTH = 32
 
 PLAIN = GraphShape()
 SHAPED = [
-    *(
-        (task, GraphShape(inputs="int32", answer=answer, length=24))
-        for task in (
-            "sequence-classification",
-            "multi-label-classification",
-            "token-classification",
-        )
-        for answer in ("probabilities", "label")
-    ),
-    *(("multiple-choice", GraphShape(answer=answer)) for answer in ("probabilities", "label")),
-    ("multiple-choice", GraphShape(inputs="int32")),
+    ("sequence-classification", GraphShape(inputs="int32", answer="probabilities", length=24)),
+    ("multi-label-classification", GraphShape(answer="probabilities", length=24)),
+    ("token-classification", GraphShape(inputs="int32", answer="label", length=24)),
+    ("token-classification", GraphShape(answer="probabilities")),
+    ("multiple-choice", GraphShape(inputs="int32", answer="label")),
     ("question-answering", GraphShape(inputs="int32", answer="span", length=24)),
-    *(
-        (task, GraphShape(inputs="int32", length=24))
-        for task in (
-            "regression",
-            "question-answering",
-            "masked-language-modelling",
-            "sentence-embeddings",
-        )
-    ),
+    ("question-answering", GraphShape(inputs="int32", length=24)),
+    ("masked-language-modelling", GraphShape(inputs="int32", length=24)),
+    ("sentence-embeddings", GraphShape(inputs="int32", length=24)),
 ]
 """Tasks, and what their files can do for an app."""
 

@@ -17,8 +17,14 @@ PLACES = [
 ]
 
 
+BUNDLES = [
+    *((task, PLAIN) for task in TASKS),
+    *(pytest.param(*bundle, marks=pytest.mark.slow) for bundle in SHAPED),
+]
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize(("task", "shape"), [*((task, PLAIN) for task in TASKS), *SHAPED])
+@pytest.mark.parametrize(("task", "shape"), BUNDLES)
 @pytest.mark.parametrize("name", PLACES)
 def test_golden_examples_are_answered_as_published(
     bundle_of: Make, task: str, shape: GraphShape, name: str
