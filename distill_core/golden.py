@@ -68,8 +68,8 @@ def golden_examples(
         tolerance, steady = hold_steady(measure_movement(before, head, inputs), head.tolerance)
         sessions = open_session(before), open_session(shipped.file)
         made = [
-            _example(shipped, sessions, text, row, tolerance, plain)
-            for text, row in zip(texts, rows, strict=True)
+            _example(shipped, sessions, text, (row, filled), tolerance, plain)
+            for text, row, filled in zip(texts, rows, inputs, strict=True)
         ]
     unsteady = (~steady).tolist()
     return tuple(map(_leave_open, made, unsteady)), tolerance
@@ -79,15 +79,16 @@ def _example(
     shipped: Shipped,
     sessions: tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession],
     texts: Texts,
-    row: Mapping[str, Any],
+    read: tuple[Mapping[str, Any], dict[str, Any]],
     tolerance: float,
     plain: Any,
 ) -> Golden:
+    """Return an example of texts that were read as a row, and as inputs filled up to the file's length."""
     before, after = sessions
+    row, inputs = read
     head, several = shipped.head, "choices" in shipped.head.text_columns
     step = LAST_STEPS.get(head.name, {}).get(shipped.shape.answer)
     text, *others = texts
-    inputs = pad_row(row, shipped.shape.length, shipped.padding)
     logits = answer_row(before, head, inputs)
     _, offsets = encode(plain, text, others or [None])
     return Golden(

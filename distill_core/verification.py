@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from distill_core.errors import BundleError
 from distill_core.files import file_digest, read_json
-from distill_core.heads import HEADS
+from distill_core.heads import HEADS, Head
 from distill_core.pooling import Pooling
 from distill_core.runtime import golden_row, open_session
 
@@ -125,6 +125,11 @@ class Manifest(_Part):
     logit_tolerance: float
     """Largest difference from a golden number that is not unsure: other processors round otherwise."""
     versions: dict[str, str]
+
+    @property
+    def head(self) -> Head:
+        """What reads the file's answers."""
+        return HEADS[self.task](self.labels, self.pooling)
 
     @property
     def plain(self) -> bool:
@@ -275,8 +280,7 @@ def _replay(bundle: Path, manifest: Manifest) -> tuple[list[str], list[float]]:
 
 
 def _difference(session: onnxruntime.InferenceSession, manifest: Manifest, golden: Golden) -> float:
-    head = HEADS[manifest.task](manifest.labels, manifest.pooling)
-    return difference_from(golden, golden_row(session, head, golden.inputs))
+    return difference_from(golden, golden_row(session, manifest.head, golden.inputs))
 
 
 def difference_from(golden: Golden, numbers: Shaped[np.ndarray, "..."]) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from distill_core.golden import Texts
-from distill_core.heads import HEADS, Head
+from distill_core.heads import Head
 from distill_core.heads.regression import Regression
 from distill_core.heads.sentence_embeddings import SentenceEmbeddings
 from distill_core.runtime import golden_numbers
@@ -59,7 +59,7 @@ def verify_answers(
         VerificationError: a place cannot answer; it is named.
     """
     manifest = read_manifest(bundle)
-    head = HEADS[manifest.task](manifest.labels, manifest.pooling)
+    head = manifest.head
     questions = _questions(bundle, manifest, head, texts)
     native = VERIFIERS[NATIVE]
     here, _ = find_verifiers([NATIVE])
@@ -193,7 +193,7 @@ def _texts(golden: Golden) -> Texts:
 
 
 def _golden_differences(manifest: Manifest, answers: Answers) -> list[float]:
-    head = HEADS[manifest.task](manifest.labels, manifest.pooling)
+    head = manifest.head
     return [
         difference_from(golden, golden_numbers(outputs, head, golden.inputs))
         for golden, outputs in zip(manifest.golden, answers.outputs, strict=False)

@@ -95,8 +95,9 @@ fun cut(text: String, start: Int, end: Int): String =
  * @param answer "logits": start and end of the tokens in turn; or "span".
  */
 fun bestSpan(windows: List<Pair<Row, DoubleArray>>, answer: String): Pair<Int, Int>? {
-    val read = if (answer == "span") ::spanOf else ::findSpan
-    val spans = windows.map { (row, numbers) -> Pair(row, read(row, numbers)) }
+    val spans = windows.map { (row, numbers) ->
+        Pair(row, if (answer == "span") spanOf(numbers) else findSpan(row, numbers))
+    }
     val (row, best) = spans.maxBy { (_, span) -> span.score }
     if (best.score <= spans.minOf { (_, span) -> span.none }) return null
     return Pair(row.offsets[best.first]!!.first, row.offsets[best.last]!!.second)
@@ -105,8 +106,7 @@ fun bestSpan(windows: List<Pair<Row, DoubleArray>>, answer: String): Pair<Int, I
 /** First and last token of the best answer in a window, its score, and that of no answer. */
 private class Span(val first: Int, val last: Int, val score: Double, val none: Double)
 
-private fun spanOf(@Suppress("UNUSED_PARAMETER") row: Row, numbers: DoubleArray) =
-    Span(numbers[0].toInt(), numbers[1].toInt(), numbers[2], numbers[3])
+private fun spanOf(numbers: DoubleArray) = Span(numbers[0].toInt(), numbers[1].toInt(), numbers[2], numbers[3])
 
 private fun findSpan(row: Row, logits: DoubleArray): Span {
     val none = logits[0] + logits[1]
