@@ -86,29 +86,40 @@ def said_of(batch: Batch) -> Output:
     )
 
 
-def test_processes_that_open_one_folder_at_once_keep_the_same_outputs(
-    rows: DatasetDict, tmp_path: Path
-) -> None:
-    lengths, processes = row_lengths(rows["train"]), get_context("fork")
+ROWS = 4
+LENGTHS = np.full(ROWS, 6)
 
-    def keep(folder: Path, number: int, together: Barrier) -> None:
-        together.wait()
-        TeacherOutputs(said_of, lengths, SHAPE, folder)(batch_of(rows, number))
 
-    for turn in range(10):
-        folder, together = tmp_path / str(turn), processes.Barrier(4)
+def rows_of(*numbers: int) -> Batch:
+    mask = torch.ones(len(numbers), int(LENGTHS[0]), dtype=torch.int64)
+    return {"rows": torch.tensor(numbers), "attention_mask": mask}
+
+
+def keep(folders: list[Path], number: int, together: Barrier) -> None:
+    for folder in folders:
+        together.wait(timeout=60)
+        TeacherOutputs(said_of, LENGTHS, SHAPE, folder)(rows_of(number))
+
+
+def test_processes_that_open_one_folder_at_once_keep_the_same_outputs(tmp_path: Path) -> None:
+    # Not forked from this one, which may have anything open: from a server that read this file alone.
+    processes = get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
+    folders = [tmp_path / str(turn) for turn in range(20)]
+    for folder in folders:
         folder.mkdir()
-        started = [
-            processes.Process(target=keep, args=(folder, number, together)) for number in range(4)
-        ]
-        for process in started:
-            process.start()
-        for process in started:
-            process.join()
-        assert [process.exitcode for process in started] == [0] * 4
-        kept = TeacherOutputs(no_teacher, lengths, SHAPE, folder)
-        for number in range(4):
-            assert_close(kept(batch_of(rows, number)).logits, torch.full((1, 2), float(number)))
+    together = processes.Barrier(ROWS)
+    keepers = [
+        processes.Process(target=keep, args=(folders, number, together)) for number in range(ROWS)
+    ]
+    for keeper in keepers:
+        keeper.start()
+    for keeper in keepers:
+        keeper.join()
+    assert [keeper.exitcode for keeper in keepers] == [0] * ROWS
+    for folder in folders:
+        kept = TeacherOutputs(no_teacher, LENGTHS, SHAPE, folder)(rows_of(*range(ROWS)))
+        assert_close(kept.logits, torch.arange(float(ROWS))[:, None].repeat(1, 2))
 
 
 def no_teacher(_: Batch) -> Output:
