@@ -4,7 +4,7 @@ What runs there are the scripts `answer_*` of this folder, which need the runtim
 brings the emulators, runtimes and packages; a machine without them has fewer of these places, and says so.
 """
 
-from distill_core.verifiers.answers import Question, ask
+from distill_core.verifiers.answers import Asked, Question, ask
 from distill_core.verifiers.bundle_answers import (
     ROWS,
     describe,
@@ -19,6 +19,7 @@ __all__ = [
     "FOLDER",
     "ROWS",
     "VERIFIERS",
+    "Asked",
     "Place",
     "Question",
     "Verifier",

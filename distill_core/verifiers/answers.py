@@ -51,6 +51,20 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a place is to load."""
+
+    file: Path
+    """An ONNX file."""
+    dtype: str = "int64"
+    """Of its inputs."""
+    bundle: Path | None = None
+    """The folder that it is of, for a verifier that loads that; then it is its model_quantized.onnx."""
+    max_length: int = 0
+    """Tokens at which the bundle's texts are cut."""
+
+
+@dataclass(frozen=True)
 class Answers:
     """What a place said."""
 
@@ -65,11 +79,8 @@ class Answers:
 def ask(
     verifier: Verifier,
     place: Place,
-    file: Path,
+    asked: Asked,
     questions: Sequence[Question],
-    bundle: Path | None = None,
-    max_length: int = 0,
-    dtype: str = "int64",
     seconds: int = SECONDS,
 ) -> Answers:
     """Return what a file answers in a place, row by row, as an app would ask.
@@ -77,34 +88,31 @@ def ask(
     Args:
         verifier: the row of the table.
         place: where this machine found it.
-        file: the ONNX file.
+        asked: the file.
         questions: the rows.
-        bundle: the folder, for a verifier that loads it; then `file` is its model_quantized.onnx.
-        max_length: tokens at which a bundle's texts are cut.
-        dtype: of the file's inputs.
         seconds: after which no further row is asked for.
 
     Raises:
         VerificationError: the place cannot load the file, cannot answer a row, or was stopped.
     """
     job = {
-        "model": str(file.absolute()),
+        "model": str(asked.file.absolute()),
         "rows": [
             {name: question.row[name] for name in MODEL_INPUTS if name in question.row}
             for question in questions
         ],
         "seconds": seconds,
-        "bundle": str(bundle.absolute()) if bundle else None,
+        "bundle": str(asked.bundle.absolute()) if asked.bundle else None,
         "sequences": [question.sequences for question in questions],
-        "max_length": max_length,
-        "dtype": dtype,
+        "max_length": asked.max_length,
+        "dtype": asked.dtype,
     }
     with TemporaryDirectory(prefix="distill-deploy-answers-") as folder:
         Path(folder, "job.json").write_text(json.dumps(job), encoding="utf-8")
         problem = _run(place, folder, seconds + _LOADING_SECONDS)
         if problem:
             raise VerificationError(
-                f"{verifier.name} ({place.through}): {file} is not answered there: {problem}"
+                f"{verifier.name} ({place.through}): {asked.file} is not answered there: {problem}"
             )
         return _read(Path(folder))
 

@@ -14,7 +14,7 @@ from distill_core.heads.sentence_embeddings import SentenceEmbeddings
 from distill_core.runtime import golden_numbers
 from distill_core.teacher import load_tokenizer
 from distill_core.verification import Golden, Manifest, difference_from, read_manifest
-from distill_core.verifiers.answers import Answers, Question, ask
+from distill_core.verifiers.answers import Answers, Asked, Question, ask
 from distill_core.verifiers.table import NATIVE, VERIFIERS, Verifier
 from distill_core.verifiers.tools import FOLDER, Place
 
@@ -63,9 +63,9 @@ def verify_answers(
     questions = _questions(bundle, manifest, head, texts)
     native = VERIFIERS[NATIVE]
     here, _ = find_verifiers([NATIVE])
-    fp32 = ask(native, here[NATIVE], bundle / "onnx" / "model.onnx", questions)
-    reference = ask(native, here[NATIVE], bundle / manifest.model, questions)
-    asked = {NATIVE: reference} | {
+    fp32 = ask(native, here[NATIVE], Asked(bundle / "onnx" / "model.onnx"), questions)
+    reference = ask(native, here[NATIVE], Asked(bundle / manifest.model), questions)
+    answered = {NATIVE: reference} | {
         name: _ask(bundle, manifest, VERIFIERS[name], place, questions)
         for name, place in places.items()
         if name != NATIVE
@@ -77,7 +77,7 @@ def verify_answers(
             "through": {**here, **places}[name].through,
             **_compare(head, questions, answers, fp32, reference),
         }
-        for name, answers in asked.items()
+        for name, answers in answered.items()
     ]
 
 
@@ -95,9 +95,13 @@ def _ask(
     place: Place,
     questions: Sequence[Question],
 ) -> Answers:
-    folder = bundle if verifier.loads_bundle else None
-    file, dtype = bundle / manifest.model, manifest.inputs[0].dtype
-    return ask(verifier, place, file, questions, folder, manifest.max_length, dtype)
+    asked = Asked(
+        bundle / manifest.model,
+        manifest.inputs[0].dtype,
+        bundle if verifier.loads_bundle else None,
+        manifest.max_length,
+    )
+    return ask(verifier, place, asked, questions)
 
 
 def _compare(

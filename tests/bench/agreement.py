@@ -11,7 +11,7 @@ from distill_core.batches import open_tokenized
 from distill_core.benchmark import pick_rows
 from distill_core.teacher import load_tokenizer
 from distill_core.verification import read_manifest
-from distill_core.verifiers import FOLDER, VERIFIERS, Question, ask, find_verifiers
+from distill_core.verifiers import FOLDER, VERIFIERS, Asked, Question, ask, find_verifiers
 from tests.bench.harness import latest_stage
 from tests.bench.jobs import SST2, run_job
 
@@ -88,5 +88,5 @@ def compare_places(
 
 
 def _logits(name: str, place: Any, file: Path, questions: Sequence[Question]) -> Any:
-    answers = ask(VERIFIERS[name], place, file, questions, seconds=1_800)
+    answers = ask(VERIFIERS[name], place, Asked(file), questions, seconds=1_800)
     return np.concatenate([outputs["logits"] for outputs in answers.outputs])

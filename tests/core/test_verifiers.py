@@ -15,6 +15,7 @@ from distill_core.targets import TARGETS
 from distill_core.teacher import load_tokenizer
 from distill_core.verifiers import (
     VERIFIERS,
+    Asked,
     Place,
     Question,
     ask,
@@ -62,7 +63,7 @@ def test_an_empty_folder_lacks_what_make_verifiers_brings(tmp_path: Path) -> Non
 
 def test_another_process_answers_as_this_one(bundle: Path, questions: list[Question]) -> None:
     file = bundle / "onnx" / "model_quantized.onnx"
-    answers = ask(NATIVE, this_machine(), file, questions)
+    answers = ask(NATIVE, this_machine(), Asked(file), questions)
     session = open_session(file, threads=1)
     for outputs, question in zip(answers.outputs, questions, strict=True):
         assert np.array_equal(outputs["logits"], run_row(session, question.row)["logits"])
@@ -72,7 +73,7 @@ def test_another_process_answers_as_this_one(bundle: Path, questions: list[Quest
 
 def test_rows_that_come_too_late_are_not_asked(bundle: Path, questions: list[Question]) -> None:
     file = bundle / "onnx" / "model_quantized.onnx"
-    assert len(ask(NATIVE, this_machine(), file, questions, seconds=0).outputs) == 1
+    assert len(ask(NATIVE, this_machine(), Asked(file), questions, seconds=0).outputs) == 1
 
 
 def test_a_file_that_cannot_be_loaded_is_named_with_the_place(
@@ -80,16 +81,16 @@ def test_a_file_that_cannot_be_loaded_is_named_with_the_place(
 ) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(VerificationError, match=r"native .*broken\.onnx is not answered there: "):
-        ask(NATIVE, this_machine(), tmp_path / "broken.onnx", questions)
+        ask(NATIVE, this_machine(), Asked(tmp_path / "broken.onnx"), questions)
 
 
 def test_a_place_that_is_killed_or_hangs_is_named(bundle: Path, questions: list[Question]) -> None:
     killed = Place((sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"), through="here")
     with pytest.raises(VerificationError, match=r"native \(here\): .* was ended by SIGKILL"):
-        ask(NATIVE, killed, bundle / "onnx" / "model.onnx", questions)
+        ask(NATIVE, killed, Asked(bundle / "onnx" / "model.onnx"), questions)
     hanging = Place((sys.executable, "-c", "import time; time.sleep(60)"), through="here")
     with pytest.raises(VerificationError, match="no end after"):
-        ask(NATIVE, hanging, bundle / "onnx" / "model.onnx", questions, seconds=-479)
+        ask(NATIVE, hanging, Asked(bundle / "onnx" / "model.onnx"), questions, seconds=-479)
 
 
 def _otherwise(folder: Path) -> Place:
@@ -143,5 +144,5 @@ def test_an_emulated_place_names_what_is_wrong_with_a_file(
     onnx.save(model, tmp_path / "strange.onnx")
     for name, place in places.items():
         with pytest.raises(VerificationError, match="NoSuchOperator") as raised:
-            ask(VERIFIERS[name], place, tmp_path / "strange.onnx", questions)
+            ask(VERIFIERS[name], place, Asked(tmp_path / "strange.onnx"), questions)
         assert str(raised.value).startswith(name)
