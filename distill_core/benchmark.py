@@ -23,6 +23,9 @@ REPEATS = 3
 WARM_UP = 10
 THREADS = 1
 
+PYTHON = (sys.executable, "-m", "distill_core.benchmark_worker")
+"""The command that loads and times one model, but for the name of its job file."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -50,13 +53,16 @@ class Timing:
 
 
 def time_models(
-    subjects: Sequence[Subject], rows: Sequence[Mapping[str, Any]]
+    subjects: Sequence[Subject],
+    rows: Sequence[Mapping[str, Any]],
+    worker: Sequence[str] = PYTHON,
 ) -> dict[str, Timing]:
     """Time models side by side: in each round every one of them, in a fresh process.
 
     Args:
         subjects: what to time; the names must differ.
         rows: tokenized texts; `pick_rows` chooses them.
+        worker: the command that times one of them.
 
     Returns:
         A timing for each name.
@@ -65,7 +71,8 @@ def time_models(
         RunError: a process failed.
     """
     rounds = [
-        {s.name: _run_worker(s, _inputs(s.rows or rows)) for s in subjects} for _ in range(ROUNDS)
+        {s.name: _run_worker(worker, s, _inputs(s.rows or rows)) for s in subjects}
+        for _ in range(ROUNDS)
     ]
     return {s.name: _summarise([figures[s.name] for figures in rounds]) for s in subjects}
 
@@ -99,7 +106,9 @@ def _processor() -> str:
     return f"{names[0] if names else platform.processor()} ({platform.machine()})"
 
 
-def _run_worker(subject: Subject, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _run_worker(
+    worker: Sequence[str], subject: Subject, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     job = {
         "kind": subject.kind,
         "path": str(subject.path),
@@ -111,13 +120,14 @@ def _run_worker(subject: Subject, rows: Sequence[Mapping[str, Any]]) -> dict[str
     with TemporaryDirectory() as folder:
         job_file = Path(folder, "job.json")
         job_file.write_text(json.dumps(job), encoding="utf-8")
-        command = [sys.executable, "-m", "distill_core.benchmark_worker", str(job_file)]
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": str(THREADS),
             "TOKENIZERS_PARALLELISM": "false",
         }
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        done = subprocess.run(
+            [*worker, str(job_file)], capture_output=True, text=True, env=environment, check=False
+        )
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise RunError(f"benchmark of {subject.name} ({subject.path}) failed: {reason[0]}")

@@ -28,6 +28,14 @@ class Candidate:
     p50_ms: float
     load_ms: float
     peak_rss_mb: float
+    wasm_p50_ms: float | None = None
+    """In onnxruntime-web, of a file for the web, where the machine has that: fusing a file makes it slower
+    natively, and not there."""
+
+    @property
+    def pace_ms(self) -> float:
+        """What a text takes where the file will run, as near as the machine comes to it."""
+        return self.p50_ms if self.wasm_p50_ms is None else self.wasm_p50_ms
 
 
 @dataclass(frozen=True)
@@ -73,8 +81,8 @@ def choose(candidates: Sequence[Candidate], gate: Gate, target: str) -> Choice:
     if not within:
         chosen = min(candidates, key=lambda entry: entry.drop)
         return Choice(chosen, tuple("; ".join(found) for found in failures))
-    fastest = min(within, key=lambda entry: entry.p50_ms)
-    fast = [entry for entry in within if entry.p50_ms <= SLOWER * fastest.p50_ms]
+    fastest = min(within, key=lambda entry: entry.pace_ms)
+    fast = [entry for entry in within if entry.pace_ms <= SLOWER * fastest.pace_ms]
     chosen = min(fast, key=lambda entry: (entry.bytes, entry.flips))
     return Choice(
         chosen,
@@ -103,6 +111,8 @@ def _verdict(entry: Candidate, first: Candidate, chosen: Candidate, fastest: Can
         return "chosen"
     if entry is not first:
         return f"the same file as {first.scheme}"
-    if entry.p50_ms > SLOWER * fastest.p50_ms:
-        return f"takes {entry.p50_ms / fastest.p50_ms:.2f} times as long as {fastest.scheme}"
+    if entry.pace_ms > SLOWER * fastest.pace_ms:
+        where = "" if entry.wasm_p50_ms is None else " in wasm"
+        times = entry.pace_ms / fastest.pace_ms
+        return f"takes {times:.2f} times as long as {fastest.scheme}{where}"
     return f"{entry.bytes / chosen.bytes:.2f} times as large as {chosen.scheme}"

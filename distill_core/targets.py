@@ -62,6 +62,11 @@ class Target:
     """Execution provider of onnxruntime that runs the file; null is its CPU. What it takes of a file is
     told by its tables of operators; its speed is not measured, and the CPU of the run's machine stands in."""
 
+    @property
+    def in_wasm(self) -> bool:
+        """Whether WebAssembly runs its files, which any machine can do as fast as a browser there."""
+        return self.runtime == "onnxruntime-web"
+
 
 TARGETS = {
     target.name: target

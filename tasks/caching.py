@@ -130,7 +130,9 @@ STAGES = {
     "onnx": Code(("export", "runtime", "distill_core.graph.table"), (*_TORCH, *_ONNX)),
     "artifact": _QUANTIZED,
     "mended": _QUANTIZED,
-    "benchmark": Code(("benchmark", "benchmark_worker", "runtime"), ("torch", "onnxruntime")),
+    "benchmark": Code(
+        ("benchmark", "benchmark_worker", "runtime", "verifiers"), ("torch", "onnxruntime")
+    ),
     "choice": Code(("selection", "outcome", "targets")),
     "bundle": Code(
         (

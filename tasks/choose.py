@@ -1,8 +1,8 @@
 """Task: choose the file that a target gets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -12,6 +12,9 @@ from distill_core.targets import Target
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
 from tasks.job import Job
+
+if TYPE_CHECKING:
+    from distill_core.selection import Candidate
 
 
 @task(name="choose", task_run_name="choose for {target.name}", cache_policy=NO_CACHE)
@@ -31,7 +34,8 @@ def choose(job: Job, target: Target, artifacts: Sequence[Stage], benchmark: Stag
     def build(_: Path) -> dict[str, Any]:
         from distill_core import selection
 
-        candidates = [_candidate(artifact, benchmark) for artifact in tried]
+        wasm = benchmark.facts["wasm_timings"] if target.in_wasm else {}
+        candidates = [_candidate(entry, benchmark, wasm.get(entry.key)) for entry in tried]
         return selection.choose(candidates, job.pipeline.limits, target.name).facts(candidates)
 
     stage = run_stage(job.output, "choice", inputs, build)
@@ -39,7 +43,7 @@ def choose(job: Job, target: Target, artifacts: Sequence[Stage], benchmark: Stag
     return as_state(stage)
 
 
-def _candidate(artifact: Stage, benchmark: Stage) -> Any:
+def _candidate(artifact: Stage, benchmark: Stage, in_wasm: Mapping[str, Any] | None) -> "Candidate":
     from distill_core.selection import Candidate
 
     timing = benchmark.facts["timings"][artifact.key]
@@ -51,6 +55,7 @@ def _candidate(artifact: Stage, benchmark: Stage) -> Any:
         flips=artifact.facts["validation"]["flips"],
         bytes=artifact.facts["bytes"],
         **{name: timing[name] for name in ("p50_ms", "load_ms", "peak_rss_mb")},
+        wasm_p50_ms=in_wasm["p50_ms"] if in_wasm else None,
     )
 
 

@@ -13,7 +13,7 @@ from distill_core.verifiers.bundle_answers import (
     verify_answers,
 )
 from distill_core.verifiers.table import VERIFIERS, Verifier
-from distill_core.verifiers.tools import FOLDER, Place
+from distill_core.verifiers.tools import FOLDER, Place, wasm_timer
 
 __all__ = [
     "FOLDER",
@@ -28,4 +28,5 @@ __all__ = [
     "find_verifiers",
     "golden_problems",
     "verify_answers",
+    "wasm_timer",
 ]

@@ -11,7 +11,7 @@ from distill_core.verifiers.tools import Place
 
 @dataclass(frozen=True)
 class Verifier:
-    """A place where a file's answers can be had. Nothing is ever timed there."""
+    """A place where a file's answers can be had. Nothing is ever timed where it is emulated."""
 
     name: str
     instruction_set: str

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -129,6 +129,18 @@ def node(folder: Path, package: str) -> Place | None:
         through=f"node {_version(command)}",
         made_from=package_version(packages, package),
     )
+
+
+def wasm_timer(folder: Path = FOLDER) -> Place | None:
+    """Find what times a file in onnxruntime-web's wasm, as a worker of `distill_core.benchmark` does.
+
+    Node runs WebAssembly by the same engine as Chromium: no speed is emulated.
+    """
+    place = node(folder, "onnxruntime-web")
+    if place is None:
+        return None
+    command, packages = place.before[0], place.after[0]
+    return replace(place, before=(command, str(SCRIPTS / "time_rows.mjs"), packages), after=())
 
 
 def chromium(folder: Path, library: str, package: str) -> Place | None:

@@ -1,8 +1,5 @@
 """What each way of quantizing costs: ours beside optimum's own presets, on one student."""
 
-import json
-import statistics
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,17 +12,17 @@ from transformers import PretrainedConfig
 
 from distill_core.batches import open_tokenized
 from distill_core.benchmark import Subject, as_facts, pick_rows, time_models
+from distill_core.errors import RunError
 from distill_core.files import read_json
 from distill_core.heads import HEADS, Head
 from distill_core.quantization import QUANTIZED_FILE, quantize
 from distill_core.quantization.calibration import calibration_rows
-from distill_core.runtime import MODEL_INPUTS
 from distill_core.schemes import SCHEMES
 from distill_core.scoring import score_file
 from distill_core.targets import TARGETS, schemes_of
-from distill_core.verifiers import FOLDER, VERIFIERS
+from distill_core.verifiers import FOLDER, wasm_timer
 from distill_core.vocabulary import training_rows, used_tokens
-from tests.bench.harness import HERE, latest_stage
+from tests.bench.harness import latest_stage
 from tests.bench.jobs import WholeJob, run_job
 
 PRESETS = {
@@ -41,8 +38,6 @@ WAYS_ELSEWHERE = (
     *PRESETS,
 )
 """What is tried on students of other tasks."""
-
-_WASM_ROUNDS = 5
 
 
 def measure_scheme(name: str, job: WholeJob) -> Mapping[str, Any]:
@@ -68,7 +63,7 @@ def measure_scheme(name: str, job: WholeJob) -> Mapping[str, Any]:
             "main_metric": head.main_metric_of(facts["metrics"]),
             "units": len(logits["student"]),
             "timings": as_facts(time_models(subjects, read)),
-            "wasm": _time_in_wasm(subjects, read, Path(folder)),
+            "wasm": _time_in_wasm(subjects, read),
         }
 
 
@@ -91,21 +86,13 @@ def _quantize(name: str, model: Path, rows: Mapping[str, Dataset], folder: Path)
 
 
 def _time_in_wasm(
-    subjects: Sequence[Subject], rows: Sequence[Mapping[str, Any]], folder: Path
+    subjects: Sequence[Subject], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any] | None:
-    """Return p50 and load of files that onnxruntime-web loads, in node; None of others."""
-    place = VERIFIERS["node-wasm"].find(FOLDER)
-    if place is None:
-        raise RuntimeError(f"node-wasm: not under {FOLDER}; run `make verifiers` first")
-    job = folder / "wasm.json"
-    read = [{name: row[name] for name in MODEL_INPUTS if name in row} for row in rows]
-    files = {subject.name: str(subject.path) for subject in subjects}
-    job.write_text(json.dumps({"files": files, "rows": read, "rounds": _WASM_ROUNDS}))
-    command = ["node", HERE / "time_in_wasm.mjs", job, FOLDER / "node_modules"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
+    """Return what files take in onnxruntime-web, in node; None of those that it does not load."""
+    timer = wasm_timer()
+    if timer is None:
+        raise RuntimeError(f"onnxruntime-web: not under {FOLDER}; run `make verifiers` first")
+    try:
+        return as_facts(time_models(subjects, rows, timer.before))
+    except RunError:
         return None
-    return {
-        name: {"p50_ms": statistics.median(timed["latencies_ms"]), "load_ms": timed["load_ms"]}
-        for name, timed in json.loads(done.stdout.splitlines()[-1]).items()
-    }

@@ -15,6 +15,7 @@ from distill_core.benchmark import (
     time_models,
 )
 from distill_core.errors import RunError
+from distill_core.verifiers import wasm_timer
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,22 @@ def test_file_that_cannot_be_loaded_is_named(tmp_path, rows):
     broken.write_bytes(b"not a model")
     with pytest.raises(RunError, match=r"benchmark of mine \(.*broken.onnx\) failed"):
         time_models([Subject("mine", "onnx", broken)], rows["validation"].select([0]).to_list())
+
+
+def test_a_file_is_timed_in_wasm_as_it_is_natively(exported, tmp_path, rows):
+    timer = wasm_timer()
+    if timer is None:
+        pytest.skip("no onnxruntime-web: `make verifiers` brings it")
+    chosen = rows["validation"].select(range(2)).to_list()
+    timing = time_models([Subject("web", "onnx", exported)], chosen, timer.before)["web"]
+    assert len(timing.p50_rounds_ms) == ROUNDS
+    assert 0 < timing.p50_ms <= timing.p95_ms
+    assert timing.load_ms > 0
+    assert 20 < timing.peak_rss_mb < 1_000
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model")
+    with pytest.raises(RunError, match=r"benchmark of mine \(.*broken.onnx\) failed: .*protobuf"):
+        time_models([Subject("mine", "onnx", broken)], chosen, timer.before)
 
 
 @given(st.lists(st.integers(1, 512), min_size=1, max_size=300), st.integers(2, 50))

@@ -38,6 +38,16 @@ def test_a_file_that_is_slower_is_not_chosen_for_being_smaller() -> None:
     assert choice.verdicts[1] == "takes 1.20 times as long as int8"
 
 
+def test_what_is_for_the_web_is_held_against_each_other_in_wasm() -> None:
+    # Natively the smaller one is too slow, in wasm it is not; and the other way round.
+    large, small = replace(INT8, wasm_p50_ms=6.0), replace(INT4, p50_ms=1.2, wasm_p50_ms=6.1)
+    assert choose([large, small], Gate(), "web-wasm").chosen == small
+    small = replace(INT4, wasm_p50_ms=7.5)
+    choice = choose([large, small], Gate(), "web-wasm")
+    assert choice.chosen == large
+    assert choice.verdicts[1] == "takes 1.25 times as long as int8 in wasm"
+
+
 def test_of_equal_files_the_one_with_fewer_flips_is_chosen() -> None:
     worse = replace(INT8, scheme="other", sha256="33", flips=0.02)
     assert choose([worse, INT8], Gate(), "web-wasm").chosen == INT8

@@ -10,6 +10,7 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
+from distill_core.verifiers import wasm_timer
 from tests.flows.conftest import DISTILL_DEPLOY, free_port, running, wait_for
 
 pytestmark = pytest.mark.integration
@@ -78,6 +79,11 @@ def test_changed_target_redoes_only_what_depends_on_it(run_cli, prefect_server, 
     }
     assert report["student"] == finished_run.report["student"]
     assert [a["scheme"] for a in report["artifacts"]] == ["int8", of_web]
+    in_wasm = {
+        a["target"]: [c["wasm_p50_ms"] for c in a["candidates"]] for a in report["artifacts"]
+    }
+    assert not any(in_wasm["android-arm64"])
+    assert [time is not None for time in in_wasm["web-wasm"]] == [wasm_timer() is not None] * 4
     assert sorted(path.name for path in (output / "bundles").iterdir()) == [
         "android-arm64",
         "web-wasm",
