@@ -1,6 +1,7 @@
 """Rows of one's own and execution providers, by the command line, from the pipeline file to the bundle."""
 
 import json
+import shutil
 
 import pytest
 
@@ -65,8 +66,12 @@ def test_a_limit_of_a_row_is_one_of_the_gate(own, run_cli):
 
 def test_json_is_all_that_is_printed_where_a_file_is_calibrated(own, run_cli):
     desk, report, _ = own
-    command = ("run", desk.pipeline_file, "--output", desk.output.with_name("json"))
-    assert run_cli.json(*command)["name"] == report["name"]
+    output = shutil.copytree(desk.output, desk.output.with_name("json"))
+    files = {path.name: path for path in (output / "stages").glob("artifact-*")}
+    for path in files.values():
+        shutil.rmtree(path)
+    assert run_cli.json("run", desk.pipeline_file, "--output", output)["name"] == report["name"]
+    assert all(path.is_dir() for path in files.values())
 
 
 def test_the_table_of_targets_tells_the_provider(lone_cli):

@@ -16,13 +16,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
 SHARED = ROOT.parent / "shared"
 PLACES = (
-    "{like: android-arm64, name: phone, schemes: [int8, int8-of-3-bits]}",
+    "{like: android-arm64, name: phone, schemes: [int8]}",
     "{like: web-wasm, name: page, schemes: [int8-reduced-range, int8-of-3-bits-web]}",
 )
 SHORTER = ("training.max_steps=60", "gate.retention=0.6", f"targets=[{', '.join(PLACES)}]")
 SLICE = tuple(part for setting in SHORTER for part in ("--set", setting))
-"""A hundredth of the training, two of five targets with two of three schemes each: enough to see every stage
-work, not to reach the gate."""
+"""A hundredth of the training, two of five targets with three of their eight schemes: enough to see every
+stage work, not to reach the gate."""
 
 needs_real_inputs = pytest.mark.skipif(
     not SHARED.is_dir(), reason="the real teacher and SST-2 are not at hand (../shared)"

@@ -53,6 +53,7 @@ def test_prefect_shows_the_picks_beside_the_students_start(searched, prefect_ser
         assert f"| {row['layers']} |" in section
 
 
+@pytest.mark.slow
 def test_longer_training_does_not_search_again(searched, run_cli, prefect_server, finished_run):
     output, report, _ = searched
     command = ("run", finished_run.desk.pipeline_file, "--output", output, *SETTINGS)
