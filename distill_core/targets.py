@@ -64,7 +64,7 @@ class Target:
 
     @property
     def in_wasm(self) -> bool:
-        """Whether WebAssembly runs its files, which any machine can do as fast as a browser there."""
+        """Whether WebAssembly runs its files, so that any machine with node can time them."""
         return self.runtime == "onnxruntime-web"
 
 

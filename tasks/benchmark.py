@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -12,6 +12,9 @@ from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
 from tasks.job import Job
 from tasks.stages import ROWS
+
+if TYPE_CHECKING:
+    from distill_core.benchmark import Subject
 
 TEACHER = "teacher"
 
@@ -26,11 +29,11 @@ def benchmark(
     the same texts as its own tokenizer cuts them: the teacher those of `data`, the artifacts those of
     `shipped_data`, which is another one where the vocabulary was trimmed.
     """
-    from distill_core.benchmark import Subject, as_facts, describe_machine, pick_rows, time_models
+    from distill_core.benchmark import PYTHON, Subject, describe_machine, pick_rows
     from distill_core.verifiers import wasm_timer
 
     files = {artifact.key: artifact for artifact in artifacts}
-    for_web = _for_web(job, artifacts)
+    for_web = _for_web(job, files)
     timer = wasm_timer() if for_web else None
     inputs = {
         "teacher": teacher.key,
@@ -42,32 +45,17 @@ def benchmark(
 
     def build(_: Path) -> dict[str, Any]:
         from distill_core.batches import open_tokenized
-        from distill_core.quantization import QUANTIZED_FILE
 
         split = data.facts["evaluation_split"]
         theirs, ours = (open_tokenized(s.folder / ROWS)[split] for s in (data, shipped_data))
         chosen = pick_rows(ours["length"][:])
         read = theirs.select(chosen if len(theirs) == len(ours) else pick_rows(theirs["length"][:]))
-        # Of a small model several schemes make the same file, which is timed once.
-        contents = {artifact.facts["sha256"]: artifact for artifact in files.values()}
-        subjects = [
-            Subject(TEACHER, "torch", teacher.folder, read.to_list()),
-            *(Subject(sha, "onnx", file.folder / QUANTIZED_FILE) for sha, file in contents.items()),
-        ]
+        large = Subject(TEACHER, "torch", teacher.folder, read.to_list())
         texts = ours.select(chosen).to_list()
-        timings = as_facts(time_models(subjects, texts))
-        wanted = {files[key].facts["sha256"] for key in for_web}
-        of_web = [subject for subject in subjects if subject.name in wanted]
-        in_wasm = as_facts(time_models(of_web, texts, timer.before)) if timer else {}
-
-        def by_key(found: Mapping[str, Any]) -> dict[str, Any]:
-            named = {key: artifact.facts["sha256"] for key, artifact in files.items()}
-            return {key: found[sha] for key, sha in named.items() if sha in found}
-
         return {
             "machine": describe_machine(),
-            "timings": {TEACHER: timings[TEACHER], **by_key(timings)},
-            "wasm_timings": by_key(in_wasm),
+            "timings": _time(files, texts, PYTHON, [large]),
+            "wasm_timings": _time(for_web, texts, timer.before) if timer else {},
         }
 
     stage = run_stage(job.output, "benchmark", inputs, build)
@@ -75,8 +63,32 @@ def benchmark(
     return as_state(stage)
 
 
-def _for_web(job: Job, artifacts: Sequence[Stage]) -> set[str]:
-    """Return the keys of files that targets on the web may get."""
+def _for_web(job: Job, files: Mapping[str, Stage]) -> dict[str, Stage]:
+    """Return the files that targets on the web may get."""
     rows = [row for row in job.pipeline.rows if row.in_wasm]
     names = {scheme.name for row in rows for scheme in row.schemes}
-    return {a.key for a in artifacts if a.facts.get("base", a.facts["scheme"]) in names}
+    return {
+        key: file
+        for key, file in files.items()
+        if file.facts.get("base", file.facts["scheme"]) in names
+    }
+
+
+def _time(
+    files: Mapping[str, Stage],
+    texts: Sequence[Mapping[str, Any]],
+    worker: Sequence[str],
+    beside: Sequence["Subject"] = (),
+) -> dict[str, Any]:
+    """Return the timings of files by their keys, and of what is timed beside them by its name.
+
+    Of a small model several schemes make the same file, which is timed once.
+    """
+    from distill_core.benchmark import Subject, as_facts, time_models
+    from distill_core.quantization import QUANTIZED_FILE
+
+    contents = {file.facts["sha256"]: file.folder / QUANTIZED_FILE for file in files.values()}
+    subjects = [*beside, *(Subject(sha, "onnx", path) for sha, path in contents.items())]
+    timings = as_facts(time_models(subjects, texts, worker))
+    others = {subject.name: timings[subject.name] for subject in beside}
+    return others | {key: timings[file.facts["sha256"]] for key, file in files.items()}

@@ -1,4 +1,4 @@
-// The loop over the rows, in node and in a page.
+// Inputs of a row, and the loop over the rows, in node and in a page.
 
 /** Answer a job's rows one at a time; return the shapes of each one's outputs, and their numbers.
  *
@@ -10,7 +10,7 @@
 export async function answerRows(job, run, Tensor, names) {
   const [rows, numbers, start] = [[], [], performance.now()];
   for (const row of job.rows) {
-    const outputs = await run(Object.fromEntries(names.map((name) => [name, tensor(row[name])])));
+    const outputs = await run(inputsOf(row, names, Tensor, job.dtype));
     const shapes = {};
     for (const [name, output] of Object.entries(outputs)) {
       if (!output?.dims) continue; // transformers.js names outputs that a model has not
@@ -21,11 +21,16 @@ export async function answerRows(job, run, Tensor, names) {
     if (performance.now() - start > 1000 * job.seconds) break;
   }
   return { rows, numbers };
+}
+
+/** Return the tensors that a model reads of a row, by input name. */
+export function inputsOf(row, names, Tensor, dtype) {
+  return Object.fromEntries(names.map((name) => [name, tensor(row[name])]));
 
   function tensor(values) {
     const several = Array.isArray(values[0]); // the choices of one text
     const shape = several ? [1, values.length, values[0].length] : [1, values.length];
-    return new Tensor(job.dtype, ARRAYS[job.dtype](values.flat()), shape);
+    return new Tensor(dtype, ARRAYS[dtype](values.flat()), shape);
   }
 }
 

@@ -4,6 +4,7 @@ import "./say_errors.mjs";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { inputsOf } from "./answer_session.mjs";
 
 const [packages, path] = process.argv.slice(2);
 const job = JSON.parse(readFileSync(path, "utf8"));
@@ -13,7 +14,7 @@ const bytes = readFileSync(job.path);
 let start = performance.now();
 const session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"], logSeverityLevel: 3 });
 const load_ms = performance.now() - start;
-const rows = job.rows.map((row) => Object.fromEntries(session.inputNames.map((name) => [name, tensor(row[name])])));
+const rows = job.rows.map((row) => inputsOf(row, session.inputNames, ort.Tensor, "int64"));
 for (let call = 0; call < job.warm_up; call++) await session.run(rows[call % rows.length]);
 const latencies_ms = [];
 for (let repeat = 0; repeat < job.repeats; repeat++) {
@@ -27,9 +28,3 @@ for (let repeat = 0; repeat < job.repeats; repeat++) {
 const peak_rss_mb = (1024 * process.resourceUsage().maxRSS) / 1e6;
 console.log(JSON.stringify({ load_ms, latencies_ms, peak_rss_mb }));
 process.exit(0); // without waiting for a runtime that keeps workers
-
-function tensor(values) {
-  const several = Array.isArray(values[0]); // the choices of one text
-  const shape = several ? [1, values.length, values[0].length] : [1, values.length];
-  return new ort.Tensor("int64", BigInt64Array.from(values.flat(), BigInt), shape);
-}
