@@ -102,11 +102,13 @@ def attention_of(model: PreTrainedModel) -> str:
 
 
 def with_attention(model: PreTrainedModel, attention: str) -> PreTrainedModel:
-    """Return a copy of a model with the same weights and another implementation of attention."""
+    """Return a copy of a model with another implementation of attention; frozen weights stay frozen."""
     if attention == attention_of(model):
         return copy.deepcopy(model)
     config = copy.deepcopy(model.config)
     config._attn_implementation = attention
     other = new_like(model, config)
     other.load_state_dict(model.state_dict())
+    for copied, parameter in zip(other.parameters(), model.parameters(), strict=True):
+        copied.requires_grad_(parameter.requires_grad)
     return other.train(model.training)

@@ -43,6 +43,11 @@ def make_embeddings_sparse(model: PreTrainedModel) -> None:
     embeddings.sparse = not _is_decoder(model, embeddings)
 
 
+def freeze_embeddings(model: PreTrainedModel) -> None:
+    """Keep a model's word embeddings from learning."""
+    word_embeddings(model).weight.requires_grad_(False)
+
+
 def build_optimizers(
     model: PreTrainedModel, learning_rate: float, beside: Iterable[nn.Parameter] = ()
 ) -> list[Optimizer]:
@@ -67,7 +72,7 @@ def build_optimizers(
         {"params": [p for p in dense if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizers: list[Optimizer] = [AdamW(groups, lr=learning_rate, fused=True)]
-    if embeddings.sparse:
+    if embeddings.sparse and embeddings.weight.requires_grad:
         optimizers.append(SparseAdam([embeddings.weight], lr=learning_rate))
     return optimizers
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from distill_core.config import LossWeights, Pipeline
+from distill_core.config import LossWeights, Pipeline, StudentShape
 from distill_core.dataset import Splits
 from distill_core.errors import ConfigError
 from distill_core.families import FAMILIES
@@ -38,11 +38,8 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] 
     _check_size(count_parameters(teacher, count, width))
     _check_losses(pipeline, teacher)
     _check_graph(pipeline, teacher)
-    if pipeline.student.vocabulary and teacher.head.answers_in_tokens:
-        raise ConfigError(
-            f"student.vocabulary: {teacher.head.name} answers with tokens, so that all of them stay; "
-            "accepted: null"
-        )
+    if teacher.head.answers_in_tokens:
+        _check_words(pipeline.student, teacher.head.name)
     if width and teacher.stack.width and "attention" in pipeline.losses.at(0.0):
         check_same_heads(width.heads, teacher.stack.width.heads)
     if pipeline.student.layers != "search":
@@ -53,6 +50,18 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] 
             "weights; accepted: alternate"
         )
     return None
+
+
+def _check_words(student: StudentShape, head: str) -> None:
+    if student.vocabulary:
+        raise ConfigError(
+            f"student.vocabulary: {head} answers with tokens, so that all of them stay; accepted: null"
+        )
+    if student.packed_words:
+        raise ConfigError(
+            f"student.packed_words: {head} multiplies by the word embeddings, which have to be whole for "
+            "that; accepted: false"
+        )
 
 
 def _check_size(parameters: int) -> None:
@@ -171,6 +180,7 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
             "layers": "search" if layers is None else list(layers),
             "count": count,
             "width": None if width is None else asdict(width),
+            "packed_words": pipeline.student.packed_words,
             "parameters": parameters,
             "bytes": 4 * parameters,
         },

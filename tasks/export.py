@@ -1,7 +1,7 @@
 """Tasks: export the student to ONNX, and make the file of a scheme of it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -12,10 +12,7 @@ from distill_core.targets import OPSET
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
 from tasks.job import Job
-from tasks.stages import LOGITS, MODEL, ONNX, ROWS, head_of
-
-if TYPE_CHECKING:  # imports datasets
-    from distill_core.vocabulary import Ids
+from tasks.stages import LOGITS, MODEL, ONNX, ROWS, head_of, used_tokens_of
 
 
 @task(name="export", task_run_name="export", cache_policy=NO_CACHE)
@@ -26,10 +23,12 @@ def export(job: Job, teacher: Stage, student: Stage, data: Stage) -> State[Stage
     def build(folder: Path) -> dict[str, Any]:
         from distill_core.batches import open_tokenized
         from distill_core.export import export_onnx
+        from distill_core.quantization.words import copy_words
         from distill_core.teacher import load_model
 
         rows = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
         model = load_model(student.folder / MODEL)
+        copy_words(student.folder / MODEL, folder)
         return export_onnx(model, head_of(teacher), rows, OPSET, folder / ONNX)
 
     stage = run_stage(job.output, "onnx", inputs, build)
@@ -48,25 +47,19 @@ def quantize(
         from distill_core.batches import open_tokenized
         from distill_core.quantization import quantize
         from distill_core.quantization.calibration import calibration_rows
+        from distill_core.quantization.words import read_words
 
         rows = calibration_rows(open_tokenized(data.folder / ROWS)["train"]).to_list()
         model = exported.folder / ONNX
-        file = quantize(model, SCHEMES[scheme], rows, folder, _used_tokens(data))
+        # Of a trimmed vocabulary all tokens are in use.
+        used = None if data.name == "vocabulary" else used_tokens_of(data)
+        words = read_words(exported.folder)
+        file = quantize(model, SCHEMES[scheme], rows, folder, used, words)
         return {"scheme": scheme, **score_artifact(file, teacher, evaluation, data)}
 
     stage = run_stage(job.output, "artifact", inputs, build)
     publish_facts(job.pipeline.name, stage, scheme)
     return as_state(stage)
-
-
-def _used_tokens(data: Stage) -> "Ids | None":
-    """Return the ids of the tokens that the training rows use; None where the vocabulary has no others."""
-    from distill_core.batches import open_tokenized
-    from distill_core.vocabulary import training_rows, used_tokens
-
-    if data.name == "vocabulary":
-        return None
-    return used_tokens(training_rows(open_tokenized(data.folder / ROWS)))
 
 
 def score_artifact(file: Path, teacher: Stage, evaluation: Stage, data: Stage) -> dict[str, Any]:

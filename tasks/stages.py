@@ -1,10 +1,13 @@
 """What the stages keep under which name in their folders."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill_core.heads import HEADS, Head
 from tasks.caching import Stage
+
+if TYPE_CHECKING:  # imports datasets
+    from distill_core.vocabulary import Ids
 
 MODEL = "model"
 """A transformers folder."""
@@ -30,3 +33,11 @@ def head_of(teacher: Stage) -> Head:
     """Return the head of a fetched teacher."""
     facts = teacher.facts
     return HEADS[facts["task"]](tuple(facts["labels"]), facts["pooling"])
+
+
+def used_tokens_of(data: Stage) -> "Ids":
+    """Return the ids of the tokens that the training rows use."""
+    from distill_core.batches import open_tokenized
+    from distill_core.vocabulary import training_rows, used_tokens
+
+    return used_tokens(training_rows(open_tokenized(data.folder / ROWS)))

@@ -23,6 +23,7 @@ def trim_vocabulary(job: Job, teacher: Stage, student: Stage, data: Stage) -> St
 
     def build(folder: Path) -> dict[str, Any]:
         from distill_core.batches import open_tokenized
+        from distill_core.quantization.words import read_words, write_words
         from distill_core.trimming import check_trimmed, trim
         from distill_core.vocabulary import count_tokens, training_rows
 
@@ -31,6 +32,9 @@ def trim_vocabulary(job: Job, teacher: Stage, student: Stage, data: Stage) -> St
         counts = count_tokens(training_rows(rows), before.config.vocab_size)
         (folder / MODEL).mkdir()
         kept = trim(student.folder / MODEL, counts, size, folder / MODEL)
+        words = read_words(student.folder / MODEL)
+        if words:
+            write_words(words.pick(kept), folder / MODEL)
         _tokenize_again(job, teacher, folder)
         after, again = load_model(folder / MODEL), open_tokenized(folder / ROWS)
         split = data.facts["evaluation_split"]

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 
 from distill_core.quantization.blocks import quantize_blocks, quantize_embeddings
+from distill_core.quantization.coded import CodedRows
 from distill_core.quantization.dynamic import quantize_dynamically
 from distill_core.quantization.fusion import quantize_fused
 from distill_core.quantization.half import halve
@@ -31,6 +32,7 @@ def quantize(
     rows: Rows,
     folder: Path,
     used: Ids | None = None,
+    words: CodedRows | None = None,
 ) -> Path:
     """Write the small twin of an ONNX file and return its path.
 
@@ -40,10 +42,11 @@ def quantize(
         rows: training texts, token ids and masks.
         folder: where `model_quantized.onnx` goes.
         used: ids of the tokens that all training texts use, the others mattering less; None: they all do.
+        words: codes that word embeddings stand on already; read by schemes with a codebook.
     """
     file = folder / QUANTIZED_FILE
     if scheme.stored == "codebook":
-        _pack(model, scheme, rows, used, file)
+        _pack(model, scheme, rows, file, used, words)
     else:
         _MAKERS[scheme.stored](model, scheme, rows, file)
     return file
@@ -63,7 +66,14 @@ def _make_fused(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
         quantize_fused(even, scheme.reduce_range, rows, file)
 
 
-def _pack(model: Path, scheme: Scheme, rows: Rows, used: Ids | None, file: Path) -> None:
+def _pack(
+    model: Path,
+    scheme: Scheme,
+    rows: Rows,
+    file: Path,
+    used: Ids | None,
+    words: CodedRows | None,
+) -> None:
     matrices = scheme.packs == "all"
     if matrices:
         # Not smoothed: a loud row would widen the scales of all channels, where vectors are few. From the
@@ -72,7 +82,7 @@ def _pack(model: Path, scheme: Scheme, rows: Rows, used: Ids | None, file: Path)
     else:
         _make_dynamic(model, scheme, rows, file)
     draft = onnx.load(file)
-    if pack(draft, scheme, rows, used):
+    if pack(draft, scheme, rows, used, words):
         onnx.save(draft, file)
     elif matrices:
         _make_8_bits(model, scheme, scheme.reduce_range, rows, file)

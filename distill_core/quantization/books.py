@@ -12,9 +12,9 @@ from distill_core.quantization.codebook import (
     learn_codebook,
     put_coarse_first,
 )
+from distill_core.quantization.coded import Rows
 from distill_core.quantization.lookup import CODEBOOK, TABLE_CODEBOOK
 from distill_core.quantization.rounding import Moments
-from distill_core.quantization.tables import Table
 
 _DAMPING = 0.01
 """Share of the mean square of a matrix's inputs that each counts for at least."""
@@ -78,7 +78,7 @@ def of_matrix(
     return Part(weights / scales, loud, scales.astype(np.float64))
 
 
-def _of_table(table: Table, largest: int) -> Part:
+def _of_table(table: Rows, largest: int) -> Part:
     """Return the rows of an embedding that are not rare."""
     common = ~table.rare
     scales = table.scales(largest)[common, 0].astype(np.float64)
@@ -87,7 +87,7 @@ def _of_table(table: Table, largest: int) -> Part:
 
 def learn_books(
     matrices: Sequence[Part],
-    tables: Sequence[Table],
+    tables: Sequence[Rows],
     shapes: tuple[tuple[int, int], tuple[int, int]],
     largest: int,
 ) -> Books:
@@ -113,7 +113,7 @@ def learn_books(
 
 
 def _set_apart(
-    codebook: Codebook, tables: Sequence[Table], largest: int
+    codebook: Codebook, tables: Sequence[Rows], largest: int
 ) -> tuple[Codebook, Codebook]:
     """Return a codebook in the order that rare rows ask for, and the part that they take vectors from."""
     numbers = [table.numbers(largest)[table.rare] for table in tables if table.rare.any()]

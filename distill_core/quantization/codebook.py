@@ -19,11 +19,11 @@ from scipy.spatial import KDTree
 SMALL = (2, 256)
 """Weights in a vector, and vectors: 4 bits a weight."""
 
-_LARGE = 65_536
+LARGE = 65_536
 """Vectors of a larger model: 4 bits a weight if each has four, in a table of 262 kB, and 2.7 if each has six,
 in one of 393 kB."""
 
-_LARGE_PAYS = 2_000_000
+LARGE_PAYS = 2_000_000
 """Weights from which on the table of four is less than a quarter of what it serves, its codes."""
 
 _OF_EMBEDDINGS = 6
@@ -67,17 +67,19 @@ class Codebook:
         Args:
             numbers: weights / their scales; the last axis is cut in vectors, the last one filled up.
         """
-        vectors = fill_up(numbers, self.width).reshape(-1, self.width)
+        filled = fill_up(numbers, self.width)
+        vectors = filled.reshape(-1, self.width)
         _, nearest = self._tree.query(vectors, workers=-1 if len(vectors) >= _MANY else 1)
         small = len(self.vectors) <= SMALL[1]
-        codes = nearest.reshape(*numbers.shape[:-1], -1)
+        codes = nearest.reshape(*filled.shape[:-1], filled.shape[-1] // self.width)
         return np.asarray(codes, dtype=np.uint8 if small else np.uint16)
 
     def decode(
         self, codes: Int[np.ndarray, "... vectors"] | UInt[np.ndarray, "... vectors"]
     ) -> Int8[np.ndarray, "... channels"]:
         """Return what numbers stand for."""
-        return np.asarray(self.vectors[codes].reshape(*codes.shape[:-1], -1))
+        shape = (*codes.shape[:-1], codes.shape[-1] * self.width)
+        return np.asarray(self.vectors[codes].reshape(shape))
 
 
 def fill_up(
@@ -114,10 +116,10 @@ def pick_shapes(matrices: int, tables: int, vector: int) -> tuple[tuple[int, int
         tables: those of embeddings.
         vector: width for matrices, where all those weights are enough for the large table.
     """
-    if matrices + tables < _LARGE_PAYS:
+    if matrices + tables < LARGE_PAYS:
         return SMALL, SMALL
     own = matrices > 0 and tables >= _OWN_PAYS
-    return (vector, _LARGE), (_OF_EMBEDDINGS if own else vector, _LARGE)
+    return (vector, LARGE), (_OF_EMBEDDINGS if own else vector, LARGE)
 
 
 def learn_codebook(

@@ -13,6 +13,12 @@ CODEBOOK = "codebook"
 TABLE_CODEBOOK = "codebook_of_embeddings"
 """Name of the initializer that codes of embeddings point into where it is one of their own."""
 
+WORDS_CODEBOOK = "codebook_of_words"
+"""Name of the initializer that codes of words point into which were coded before the training."""
+
+_SQUARE = 65_536
+"""Vectors that take two bytes to find."""
+
 _PLACES = "byte_places"
 """Name of the initializer with what the two bytes of a code count for."""
 
@@ -34,18 +40,27 @@ def as_bytes(numbers: UInt[np.ndarray, "..."]) -> Stored:
     return numbers.astype(">u2")[..., None].view(np.uint8)
 
 
-def add_byte_codebooks(
-    graph: onnx.GraphProto, codebooks: Mapping[str, Int8[np.ndarray, "65536 width"]]
+def add_codebooks(
+    graph: onnx.GraphProto, codebooks: Mapping[str, Int8[np.ndarray, "count width"]], in_bytes: bool
 ) -> None:
-    """Add codebooks, by their names, that codes of two bytes point into.
+    """Add codebooks, by their names.
 
-    GatherND takes the bytes as row and column of it. That loads faster than adding them up: nine matrices of
-    1,536 x 384 in 43 ms natively and 209 in onnxruntime-web where MatMul took 55 and 265, and codes of
-    16 bits 33 and 160.
+    Where codes are two bytes, GatherND takes them as row and column. That loads faster than adding them up:
+    nine matrices of 1,536 x 384 in 43 ms natively and 209 in onnxruntime-web where MatMul took 55 and 265,
+    and codes of 16 bits 33 and 160.
+
+    Args:
+        graph: gets initializers, and nodes that see them as squares.
+        codebooks: vectors by names.
+        in_bytes: codes of 16 bits are stored as two bytes.
     """
-    add(graph, _PLACES, np.asarray([256, 1], dtype=np.int32))
     for name, vectors in codebooks.items():
         add(graph, name, vectors)
+    squares = [name for name, vectors in codebooks.items() if len(vectors) == _SQUARE]
+    if not (in_bytes and squares):
+        return
+    add(graph, _PLACES, np.asarray([256, 1], dtype=np.int32))
+    for name in squares:
         shape = add(graph, f"{_square(name)}_shape", np.asarray([256, 256, -1], dtype=np.int64))
         graph.node.insert(0, helper.make_node("Reshape", [name, shape], [_square(name)]))
 

@@ -22,11 +22,14 @@ from distill_core.quantization.codebook import (
     channel_scales,
     pick_shapes,
 )
+from distill_core.quantization.coded import CodedRows, encode
 from distill_core.quantization.lookup import (
     CODEBOOK,
+    WORDS_CODEBOOK,
+    Store,
     Stored,
     add,
-    add_byte_codebooks,
+    add_codebooks,
     as_bytes,
     as_they_are,
     join,
@@ -34,7 +37,7 @@ from distill_core.quantization.lookup import (
     put_for,
 )
 from distill_core.quantization.rounding import round_matrix
-from distill_core.quantization.tables import find_tables, unpack_table
+from distill_core.quantization.tables import Table, find_tables, unpack_table
 from distill_core.schemes import Scheme, largest_weight
 from distill_core.vocabulary import Ids
 
@@ -65,6 +68,7 @@ def pack(
     scheme: Scheme,
     rows: Sequence[Mapping[str, Any]],
     used: Ids | None = None,
+    words: CodedRows | None = None,
 ) -> bool:
     """Pack matrices and embeddings of a file in place; what is small stays in 8 bits.
 
@@ -73,46 +77,70 @@ def pack(
         scheme: how large numbers are, how many a code stands for, and how it is stored.
         rows: training texts, token ids and masks, whose products are to stay what they are.
         used: ids of the tokens that training texts use, the others being coarser; None: of all.
+        words: codes that word embeddings stand on already.
 
     Returns:
         Whether there was anything to pack; else the file is as it was.
     """
     graph, largest = model.graph, largest_weight(scheme.reduce_range)
     found = _find_matrices(graph) if scheme.packs == "all" else []
-    tables = find_tables(graph, used)
     matrices = [matrix for matrix in found if matrix.numbers.size >= _LEAST_WEIGHTS]
+    tables = find_tables(graph, used, words)
     if not (matrices or tables):
         return False
+    store = as_bytes if scheme.byte_codes else as_they_are
+    open_tables = [table for table in tables if table.coded is None]
+    vectors: dict[str, Int8[np.ndarray, "count width"]] = {}
+    if matrices or open_tables:
+        vectors |= _pack_by_books(model, matrices, open_tables, scheme, rows, store)
+    for table in tables:
+        if table.coded:
+            unpack_table(graph, table, table.coded, WORDS_CODEBOOK, store)
+            vectors[WORDS_CODEBOOK] = table.coded.vectors
+    add_codebooks(graph, vectors, scheme.byte_codes)
+    if largest < _LARGEST:
+        for matrix in found:
+            if matrix.numbers.size < _LEAST_WEIGHTS:
+                _halve(graph, matrix)
+    _forget_names(graph)
+    return True
+
+
+def _forget_names(graph: onnx.GraphProto) -> None:
+    """Leave out what a graph says of its nodes and tensors to people: 39 kB in a file of 6 MB."""
+    del graph.value_info[:]
+    for node in graph.node:
+        node.ClearField("name")
+
+
+def _pack_by_books(
+    model: onnx.ModelProto,
+    matrices: Sequence[_Matrix],
+    tables: Sequence[Table],
+    scheme: Scheme,
+    rows: Sequence[Mapping[str, Any]],
+    store: Store,
+) -> dict[str, Int8[np.ndarray, "count width"]]:
+    """Pack matrices and embeddings with codebooks that are learnt from them, and return those by name."""
+    graph, largest = model.graph, largest_weight(scheme.reduce_range)
     shapes = pick_shapes(
         sum(matrix.numbers.size for matrix in matrices),
-        sum(table.weights.size for table in tables),
+        sum(table.rows.weights.size for table in tables),
         scheme.vector,
     )
-    small = SMALL in shapes
-    if small:
-        tables = [table.whole() for table in tables]
+    embeddings = [table.rows.whole() if SMALL in shapes else table.rows for table in tables]
     scales = {matrix.name: channel_scales(matrix.weights, largest) for matrix in matrices}
     moments = input_moments(model, [matrix.activation for matrix in matrices], rows)
     parts = [of_matrix(m.weights, scales[m.name], moments[m.activation]) for m in matrices]
-    books = learn_books(parts, tables, shapes, largest)
-    in_bytes = scheme.byte_codes and not small
-    store = as_bytes if in_bytes else as_they_are
+    books = learn_books(parts, embeddings, shapes, largest)
     for matrix in matrices:
         scale = scales[matrix.name]
         codes = round_matrix(matrix.weights, scale, books.matrices, moments[matrix.activation])
         _unpack_matrix(graph, matrix, store(codes), scale, books.matrices.width)
-    for table in tables:
-        unpack_table(graph, table, (books.tables, books.coarse), books.of_tables, store, largest)
-    if in_bytes:
-        add_byte_codebooks(graph, books.named)
-    else:
-        for name, vectors in books.named.items():
-            add(graph, name, vectors)
-    if largest < _LARGEST:
-        for matrix in found:
-            if matrix.name not in scales:
-                _halve(graph, matrix)
-    return True
+    for table, embedding in zip(tables, embeddings, strict=True):
+        coded = encode(embedding, (books.tables, books.coarse), largest)
+        unpack_table(graph, table, coded, books.of_tables, store)
+    return books.named
 
 
 def _find_matrices(graph: onnx.GraphProto) -> list[_Matrix]:

@@ -1,27 +1,16 @@
-"""Embeddings as codes: those of tokens that the training texts use in 16 bits, the others' in 8.
-
-Most of a vocabulary is never met in one domain: of BERT's 30,522 tokens the 67,349 training texts of SST-2
-use 11,572. A row that is read once in a hundred texts may be coarser than one that is read in each. Of a
-student of 3 x 384, its vectors of four weights, that takes 1.7 of 9.3 MB; KL from its fp32 file over 872
-texts went from 0.0029 to 0.0031.
-"""
+"""Embeddings of a file: which they are, and the nodes that unpack them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from jaxtyping import Bool, Float
 from onnx import helper, numpy_helper
 
-from distill_core.quantization.codebook import Codebook, channel_scales
+from distill_core.quantization.coded import LEAST, CodedRows, Rows, find_rare
 from distill_core.quantization.lookup import Store, add, join, look_up, put_for, widen
 from distill_core.quantization.readers import count_readers
 from distill_core.vocabulary import Ids
-
-_LEAST = 500_000
-"""Numbers of a table, which is unpacked at each call: positions of 512 x 384 would save 98 kB, and take as
-long as the words do. The same goes for rows that are to be coarser."""
 
 _RESHAPERS = {"Reshape", "Cast", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
 
@@ -34,32 +23,20 @@ class Table:
 
     lookup: onnx.NodeProto
     widen: onnx.NodeProto
-    weights: Float[np.ndarray, "rows channels"]
-    rare: Bool[np.ndarray, " rows"]
-    """Of which tokens no training text makes use; none, where that is not known or would save too little."""
-
-    def whole(self) -> "Table":
-        """Return it with no row rare."""
-        return replace(self, rare=np.zeros_like(self.rare))
-
-    def numbers(self, largest: int) -> Float[np.ndarray, "rows channels"]:
-        """Return the weights / the scales of their rows."""
-        return np.asarray(self.weights / self.scales(largest).astype(np.float32))
-
-    def scales(self, largest: int) -> Float[np.ndarray, "rows 1"]:
-        """Return what a step of the 8-bit numbers is worth in each row."""
-        scales = channel_scales(self.weights.T, largest)[:, None]
-        # A row of zeros, as padding's often is, would have none.
-        least = np.finfo(np.float16).smallest_subnormal
-        return np.asarray(np.maximum(scales, least), dtype=np.float16)
+    rows: Rows
+    coded: CodedRows | None
+    """Codes that it stands on already."""
 
 
-def find_tables(graph: onnx.GraphProto, used: Ids | None) -> list[Table]:
+def find_tables(
+    graph: onnx.GraphProto, used: Ids | None, words: CodedRows | None = None
+) -> list[Table]:
     """Return the embeddings that are worth packing.
 
     Args:
         graph: of an 8-bit file.
         used: ids of the tokens that training texts use; None: of all.
+        words: codes that word embeddings stand on already.
     """
     arrays = {tensor.name: tensor for tensor in graph.initializer}
     readers = count_readers(graph)
@@ -72,11 +49,11 @@ def find_tables(graph: onnx.GraphProto, used: Ids | None) -> list[Table]:
         scale, zero = (numpy_helper.to_array(arrays[name]) for name in widener.input[1:])
         numbers = numpy_helper.to_array(arrays[node.input[0]])
         # A decoder that shares the table multiplies by it: that one stays.
-        if readers[node.input[0]] == 1 and numbers.size >= _LEAST:
+        if readers[node.input[0]] == 1 and numbers.size >= LEAST:
             weights = (numbers.astype(np.float32) - zero) * scale
             of_words = _origin(graph, node.input[1]) == "input_ids"
-            rare = _rare_rows(weights.shape, used if of_words else None)
-            found.append(Table(node, widener, weights, rare))
+            rows = Rows(weights, find_rare(weights.shape, used if of_words else None))
+            found.append(Table(node, widener, rows, words if of_words else None))
     return found
 
 
@@ -88,54 +65,41 @@ def _origin(graph: onnx.GraphProto, name: str) -> str:
     return name
 
 
-def _rare_rows(shape: tuple[int, int], used: Ids | None) -> Bool[np.ndarray, " rows"]:
-    none = np.zeros(shape[0], dtype=bool)
-    if used is None:
-        return none
-    rare = ~np.isin(np.arange(shape[0]), used)
-    worth_it = rare.sum() * shape[1] >= _LEAST and not rare.all()
-    return rare if worth_it else none
-
-
 def unpack_table(
     graph: onnx.GraphProto,
     table: Table,
-    codebooks: tuple[Codebook, Codebook],
+    coded: CodedRows,
     name: str,
     store: Store,
-    largest: int,
 ) -> None:
     """Put codes in the place of embeddings, and what unpacks the rows that a text looks up.
 
     Args:
         graph: changed in place.
         table: one of it.
-        codebooks: the whole one, and the beginning of it for rare rows.
-        name: of its initializer.
+        coded: its rows.
+        name: of the initializer with their vectors.
         store: how codes are stored.
-        largest: whole number that an unpacked weight may have.
     """
     data, ids = table.lookup.input
-    channels = table.weights.shape[1]
-    scales, numbers = table.scales(largest), table.numbers(largest)
-    common = store(codebooks[0].encode(numbers[~table.rare]))
+    common = store(coded.common)
     put_for(graph, data, numpy_helper.from_array(common, f"{data}_codes"))
-    add(graph, f"{data}_scales", scales)
+    add(graph, f"{data}_scales", coded.scales)
     named = f"{table.lookup.output[0]}_{{}}".format
     node = helper.make_node
-    if table.rare.any():
-        rare = codebooks[1].encode(numbers[table.rare])
-        add(graph, f"{data}_coarse_codes", rare)
-        read = _read_both(graph, table, name, store, named)
+    if coded.rare.any():
+        add(graph, f"{data}_coarse_codes", coded.coarse)
+        read = _read_both(graph, table, coded, name, store, named)
     else:
         read = [
             node("Gather", [f"{data}_codes", ids], [named("codes")]),
             *look_up(name, named("codes"), named("vectors"), common.ndim == 3),
         ]
+    filled = common.shape[1] * coded.vectors.shape[1]
     nodes = [
         *read,
         node("Cast", [named("vectors")], [named("numbers")], to=onnx.TensorProto.FLOAT),
-        *_join_vectors(graph, ids, (common.shape[1] * codebooks[0].width, channels), named),
+        *_join_vectors(graph, ids, (filled, coded.channels), named),
         node("Gather", [f"{data}_scales", ids], [named("scales")]),
         node("Cast", [named("scales")], [named("wide_scales")], to=onnx.TensorProto.FLOAT),
         node("Mul", [named("rows"), named("wide_scales")], list(table.widen.output)),
@@ -148,7 +112,12 @@ def unpack_table(
 
 
 def _read_both(
-    graph: onnx.GraphProto, table: Table, codebook: str, store: Store, named: Named
+    graph: onnx.GraphProto,
+    table: Table,
+    coded: CodedRows,
+    codebook: str,
+    store: Store,
+    named: Named,
 ) -> list[onnx.NodeProto]:
     """Return what reads the vectors of rows of both kinds.
 
@@ -157,9 +126,9 @@ def _read_both(
     """
     data, ids = table.lookup.input
     in_bytes = store(np.zeros(1, dtype=np.uint16)).ndim == 2
-    count = int((~table.rare).sum())
-    places = np.empty(len(table.rare), dtype=np.uint16 if len(table.rare) <= 65_536 else np.int32)
-    places[np.argsort(table.rare, kind="stable")] = np.arange(len(table.rare))
+    count, rows = len(coded.common), len(coded.rare)
+    places = np.empty(rows, dtype=np.uint16 if rows <= 65_536 else np.int32)
+    places[np.argsort(coded.rare, kind="stable")] = np.arange(rows)
     stored = store(places)
     order = add(graph, f"{data}_order", stored)
     first_rare = add(graph, named("first_rare"), np.asarray(count, dtype=np.int32))

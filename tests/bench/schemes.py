@@ -17,6 +17,7 @@ from distill_core.files import read_json
 from distill_core.heads import HEADS, Head
 from distill_core.quantization import QUANTIZED_FILE, quantize
 from distill_core.quantization.calibration import calibration_rows
+from distill_core.quantization.words import read_words
 from distill_core.schemes import SCHEMES
 from distill_core.scoring import score_file
 from distill_core.targets import TARGETS, schemes_of
@@ -76,7 +77,7 @@ def _quantize(name: str, model: Path, rows: Mapping[str, Dataset], folder: Path)
     if name in SCHEMES:
         calibration = calibration_rows(rows["train"]).to_list()
         used = used_tokens(training_rows(rows))
-        return quantize(model, SCHEMES[name], calibration, folder, used)
+        return quantize(model, SCHEMES[name], calibration, folder, used, read_words(model.parent))
     preset, per_channel = PRESETS[name]
     configuration = getattr(AutoQuantizationConfig, preset)(
         is_static=False, per_channel=per_channel

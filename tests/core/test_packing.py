@@ -160,7 +160,7 @@ def test_codes_stored_as_bytes_find_their_vectors() -> None:
         [onnx.helper.make_tensor_value_info("found", onnx.TensorProto.INT8, [256, 256, 4])],
         [numpy_helper.from_array(stored, "codes")],
     )
-    lookup.add_byte_codebooks(graph, {"book": vectors})
+    lookup.add_codebooks(graph, {"book": vectors}, in_bytes=True)
     opset = onnx.helper.make_opsetid("", OPSET)
     model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
     session = onnxruntime.InferenceSession(model.SerializeToString())

@@ -177,4 +177,4 @@ def test_where_use_tells_nothing_all_tokens_are_alike(
     graph = onnx.load(quantize(large[0], INT8, [], tmp_path)).graph
     tables = find_tables(graph, used)
     assert len(tables) == 1
-    assert not tables[0].rare.any()
+    assert not tables[0].rows.rare.any()
