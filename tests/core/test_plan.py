@@ -89,16 +89,24 @@ def test_more_text_is_refused_where_a_head_reads_none_as_it_stands(
         check(teacher, {key: value})
 
 
-def test_no_token_is_taken_out_where_the_answers_are_tokens(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        ({"vocabulary": "auto"}, "answers with tokens, so that all of them stay; accepted: null"),
+        ({"packed_words": True}, "multiplies by the word embeddings.*accepted: false"),
+    ],
+    ids=["trimmed", "packed"],
+)
+def test_tokens_stay_as_they_are_where_the_answers_are_tokens(
+    student: dict[str, Any], message: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     pipeline = Pipeline(
         name="test",
         teacher=TeacherSource(source=str(save_small("bert", "ForMaskedLM", tokenizer, tmp_path))),
         data=DataSource(source="owner/data", max_length=32),
-        student={"vocabulary": "auto"},
+        student=student,
     )
-    with pytest.raises(ConfigError, match="answers with tokens, so that all of them stay"):
+    with pytest.raises(ConfigError, match=message):
         check_fit(pipeline, describe(tmp_path))
 
 

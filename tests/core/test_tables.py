@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import pytest
 from datasets import Dataset
-from jaxtyping import Float
 from onnx import numpy_helper
 
 from distill_core.evaluation import file_logits
@@ -19,6 +18,7 @@ from distill_core.runtime import open_session
 from distill_core.schemes import INT3, INT4_WEB, INT8, INT8_WORDS, Scheme
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model, load_tokenizer
+from tests.core.embeddings import looked_up
 from tests.core.family_models import save_small
 
 HEAD = SequenceClassification(("negative", "positive"))
@@ -63,21 +63,6 @@ def _arrays(file: Path) -> dict[str, Any]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
 
-def _embeddings(file: Path, ids: list[list[int]]) -> Float[np.ndarray, "texts tokens width"]:
-    """Return what a file looks up for ids."""
-    model = onnx.load(file)
-    scaled = next(n for n in model.graph.node if n.op_type == "Mul" and "word" in n.input[0])
-    model.graph.output.append(
-        onnx.helper.make_tensor_value_info(scaled.output[0], onnx.TensorProto.FLOAT, None)
-    )
-    shown = file.with_name("shown.onnx")
-    onnx.save(model, shown)
-    array = np.asarray(ids, dtype=np.int64)
-    fed = {"input_ids": array, "attention_mask": np.ones_like(array)}
-    fed["token_type_ids"] = np.zeros_like(array)
-    return np.asarray(open_session(shown).run([scaled.output[0]], fed)[0])
-
-
 def test_vectors_take_two_bytes_of_tokens_in_use_and_one_of_the_others(
     packed: Path, scheme: Scheme
 ) -> None:
@@ -98,7 +83,7 @@ def test_each_token_is_given_its_own_row(packed: Path, large: tuple[Path, Datase
         [0, WORDS - 1, 4_999, 5_000, 8_999, 9_000, 9_999, 10_000],
         *generator.integers(0, WORDS, (30, 8)).tolist(),
     ]
-    found, meant = _embeddings(packed, ids), table[np.asarray(ids)]
+    found, meant = looked_up(packed, ids), table[np.asarray(ids)]
     distances = np.linalg.norm(found.reshape(-1, 1, WIDTH) - meant.reshape(1, -1, WIDTH), axis=-1)
     same = np.asarray(ids).reshape(-1, 1) == np.asarray(ids).reshape(1, -1)
     assert all(same[row, column] for row, column in enumerate(distances.argmin(axis=1)))
@@ -112,7 +97,7 @@ def test_tokens_in_use_are_nearer_to_what_they_were(
     def kept(ids: Any) -> float:
         picked = ids[:: len(ids) // 200][:200].reshape(25, 8)
         meant = table[picked]
-        error = _embeddings(packed, picked.tolist()) - meant
+        error = looked_up(packed, picked.tolist()) - meant
         return float(10 * np.log10((meant**2).sum() / (error**2).sum()))
 
     used, rare = kept(USED), kept(RARE)

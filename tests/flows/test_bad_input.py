@@ -360,7 +360,7 @@ def _fill(disk, left_kb):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("fails", ["logging", "publishing"])
+@pytest.mark.parametrize("fails", [pytest.param("logging", marks=pytest.mark.slow), "publishing"])
 def test_full_disk_ends_with_a_message_and_the_run_goes_on_once_there_is_space(
     run_cli, finished_run, small_disk, tmp_path, fails
 ):

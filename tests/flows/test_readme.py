@@ -17,11 +17,11 @@ BIN = Path(sys.executable).parent
 SHARED = ROOT.parent / "shared"
 PLACES = (
     "{like: android-arm64, name: phone, schemes: [int8]}",
-    "{like: web-wasm, name: page, schemes: [int8-reduced-range, int8-of-3-bits-web]}",
+    "{like: web-wasm, name: page, schemes: [int8-embeddings-of-4-bits-web]}",
 )
 SHORTER = ("training.max_steps=60", "gate.retention=0.6", f"targets=[{', '.join(PLACES)}]")
 SLICE = tuple(part for setting in SHORTER for part in ("--set", setting))
-"""A hundredth of the training, two of five targets with three of their eight schemes: enough to see every
+"""A hundredth of the training, two of five targets with two of their eight schemes: enough to see every
 stage work, not to reach the gate."""
 
 needs_real_inputs = pytest.mark.skipif(
@@ -97,6 +97,7 @@ def test_real_run_ships_every_target_small_and_close_to_the_student(sst2_run):
     report, output, _ = sst2_run
     assert report["passed"]
     assert report["teacher"]["metrics"]["accuracy"] == pytest.approx(790 / 872)
+    assert report["student"]["packed_words"]
     for artifact in report["artifacts"]:
         assert artifact["drop"] <= 0.01
         assert report["teacher"]["bytes"] / artifact["bytes"] >= 4.5
@@ -114,6 +115,7 @@ def test_second_real_run_makes_nothing_anew(sst2_run):
 
 
 @needs_real_inputs
+@pytest.mark.slow
 @pytest.mark.integration
 def test_mlflow_ui_opens_the_store_beside_the_runs(sst2_run):
     store = f"sqlite:///{sst2_run[1].parent / 'mlflow.db'}"

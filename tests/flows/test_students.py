@@ -101,6 +101,7 @@ def test_a_vocabulary_that_cannot_spell_is_wrong_input(run_cli, finished_run):
     assert "student.vocabulary: 30, and 57 tokens must stay" in done.stderr
 
 
+@pytest.mark.slow
 def test_where_every_scheme_loses_too_much_matrices_in_fp32_are_tried(
     run_cli, prefect_server, finished_run
 ):
