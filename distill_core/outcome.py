@@ -160,7 +160,7 @@ def _note_providers(artifacts: Sequence[Mapping[str, Any]]) -> list[str]:
     return notes
 
 
-_START_FACTS = ("layers", "width", "parameters", "bytes", "search")
+_START_FACTS = ("layers", "width", "packed_words", "parameters", "bytes", "search")
 """width of a student narrower than its teacher, search of one whose layers were searched for."""
 _VOCABULARY_FACTS = ("tokens", "tokens_before", "covered_rows", "parameters", "bytes")
 """Of a student whose vocabulary was trimmed; its metrics are of before, the artifacts' of after."""

@@ -73,7 +73,7 @@ def _start(student: Mapping[str, Any]) -> str:
     if width := student.get("width"):
         said += [f"{width['hidden_size']} wide", f"{width['heads']} heads"]
         said.append(f"{width['intermediate_size']} neurons")
-    if student["packed_words"]:
+    if student.get("packed_words"):
         said.append("words packed before the training")
     if "tokens" in student:
         said.append(f"{student['tokens']} of {student['tokens_before']} tokens")

@@ -45,6 +45,7 @@ class WholeJob:
 SST2 = WholeJob(MINILM, "sst2", ROOT / "deploy" / "pipelines" / "sst2.yaml")
 _SST2_STUDENTS = {
     "vocabulary trimmed": ("student.vocabulary=auto",),
+    "words packed": ("student.packed_words=true",),
     "4 x 312": (
         "student.layers=spread",
         "student.count=4",

@@ -19,10 +19,15 @@ PLACES = (
     "{like: android-arm64, name: phone, schemes: [int8]}",
     "{like: web-wasm, name: page, schemes: [int8-embeddings-of-4-bits-web]}",
 )
-SHORTER = ("training.max_steps=60", "gate.retention=0.6", f"targets=[{', '.join(PLACES)}]")
+SHORTER = (
+    "training.max_steps=60",
+    "student.packed_words=true",
+    "gate.retention=0.6",
+    f"targets=[{', '.join(PLACES)}]",
+)
 SLICE = tuple(part for setting in SHORTER for part in ("--set", setting))
-"""A hundredth of the training, two of five targets with two of their eight schemes: enough to see every
-stage work, not to reach the gate."""
+"""A hundredth of the training, with packed words, and two of five targets with two of their eight schemes:
+enough to see every stage work, not to reach the gate."""
 
 needs_real_inputs = pytest.mark.skipif(
     not SHARED.is_dir(), reason="the real teacher and SST-2 are not at hand (../shared)"
