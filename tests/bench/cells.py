@@ -9,7 +9,16 @@ from functools import partial
 from typing import Any
 
 from tests.bench.harness import ROOT, Cell
-from tests.bench.jobs import COMMAND, MINILM, OTHERS, SST2, WORK, cells_of_jobs, run_pipeline
+from tests.bench.jobs import (
+    COMMAND,
+    MINILM,
+    OTHERS,
+    PACKED,
+    SST2,
+    WORK,
+    cells_of_jobs,
+    run_pipeline,
+)
 from tests.bench.teachers import SHARED
 
 SST2_COLUMNS = {"text": "sentence", "label": "label"}
@@ -59,10 +68,10 @@ def _of_main_job() -> list[Cell]:
     """Return the cells on SST-2 and its teachers, by the command line."""
     from tests.bench.agreement import TARGETS, measure_agreement
     from tests.bench.paper_size import NAME, ONE_EPOCH, TRIMMED, measure_paper_size
-    from tests.bench.schemes import WAYS, WAYS_ELSEWHERE, measure_scheme
+    from tests.bench.schemes import WAYS, WAYS_ELSEWHERE, WAYS_PACKED, measure_scheme
 
     cell = partial(Cell, model=MINILM, data="sst2", seed=0)
-    ways = [(SST2, WAYS), *((job, WAYS_ELSEWHERE) for job in OTHERS)]
+    ways = [(SST2, WAYS), (PACKED, WAYS_PACKED), *((job, WAYS_ELSEWHERE) for job in OTHERS)]
     return [
         *cells_of_jobs(),
         *(
@@ -73,9 +82,10 @@ def _of_main_job() -> list[Cell]:
         cell("door", setting="check", measure=partial(seconds_of, "check", str(SST2.pipeline))),
         cell("door", setting="second-run", measure=second_run),
         *(
-            Cell("schemes", job.model, job.data, name, 0, partial(measure_scheme, name, job))
+            Cell("schemes", job.model, job.data, setting, 0, partial(measure_scheme, name, job))
             for job, names in ways
             for name in names
+            for setting in [name if job.student == "default" else f"{job.student}, {name}"]
         ),
         *(
             cell("agreement", setting=name, measure=partial(measure_agreement, name))

@@ -63,6 +63,7 @@ STUDENTS = [
     WholeJob(SST2.model, SST2.data, SST2.pipeline, settings, name)
     for name, settings in _SST2_STUDENTS.items()
 ]
+PACKED = next(job for job in STUDENTS if job.student == "words packed")
 _PIPELINES, _BASE = HERE / "pipelines", "all-minilm-l6-v2"
 OTHERS = [
     WholeJob(_BASE, "wnut17", _PIPELINES / "wnut17.yaml", fine_tuned=True),

@@ -39,6 +39,12 @@ WAYS_ELSEWHERE = (
     *PRESETS,
 )
 """What is tried on students of other tasks."""
+WAYS_PACKED = (
+    *(name for name in WAYS if "int8-of-" in name or "int8-embeddings" in name),
+    "optimum-arm64-per-channel",
+    "optimum-avx2-per-channel",
+)
+"""What is tried where words were packed before the training: codebooks, and optimum's best."""
 
 
 def measure_scheme(name: str, job: WholeJob) -> Mapping[str, Any]:
