@@ -16,6 +16,7 @@ from jaxtyping import Float
 from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedModel
 
+from distill_core.errors import ConfigError
 from distill_core.optimization import word_embeddings
 from distill_core.quantization.codebook import (
     LARGE,
@@ -25,7 +26,7 @@ from distill_core.quantization.codebook import (
     learn_codebook,
     put_coarse_first,
 )
-from distill_core.quantization.coded import CodedRows, Rows, encode, find_rare
+from distill_core.quantization.coded import LEAST, CodedRows, Rows, encode, find_rare
 from distill_core.schemes import largest_weight
 from distill_core.vocabulary import Ids
 
@@ -45,8 +46,16 @@ def code_words(model: PreTrainedModel, used: Ids) -> CodedRows:
     Args:
         model: its table of embeddings is no other layer's too.
         used: ids of the tokens that training texts use.
+
+    Raises:
+        ConfigError: the table is so small that files do not pack it.
     """
     table = word_embeddings(model).weight
+    if table.numel() < LEAST:
+        raise ConfigError(
+            f"student.packed_words: the word embeddings have {table.numel():,} weights, and files hold fewer "
+            f"than {LEAST:,} in 8 bits; accepted: false"
+        )
     coded = _code(table.detach().numpy(), used)
     with torch.no_grad():
         table.copy_(torch.from_numpy(coded.weights()))

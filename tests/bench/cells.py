@@ -71,7 +71,11 @@ def _of_main_job() -> list[Cell]:
     from tests.bench.schemes import WAYS, WAYS_ELSEWHERE, WAYS_PACKED, measure_scheme
 
     cell = partial(Cell, model=MINILM, data="sst2", seed=0)
-    ways = [(SST2, WAYS), (PACKED, WAYS_PACKED), *((job, WAYS_ELSEWHERE) for job in OTHERS)]
+    ways = [
+        (SST2, WAYS),
+        *((job, WAYS_PACKED) for job in PACKED),
+        *((job, WAYS_ELSEWHERE) for job in OTHERS),
+    ]
     return [
         *cells_of_jobs(),
         *(

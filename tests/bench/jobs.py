@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,9 @@ class WholeJob:
 
 
 SST2 = WholeJob(MINILM, "sst2", ROOT / "deploy" / "pipelines" / "sst2.yaml")
+_WORDS_PACKED = {"settings": ("student.packed_words=true",), "student": "words packed"}
 _SST2_STUDENTS = {
     "vocabulary trimmed": ("student.vocabulary=auto",),
-    "words packed": ("student.packed_words=true",),
     "4 x 312": (
         "student.layers=spread",
         "student.count=4",
@@ -60,16 +60,17 @@ _SST2_STUDENTS = {
     ),
 }
 STUDENTS = [
-    WholeJob(SST2.model, SST2.data, SST2.pipeline, settings, name)
-    for name, settings in _SST2_STUDENTS.items()
+    replace(SST2, **_WORDS_PACKED),
+    *(replace(SST2, settings=given, student=name) for name, given in _SST2_STUDENTS.items()),
 ]
-PACKED = next(job for job in STUDENTS if job.student == "words packed")
 _PIPELINES, _BASE = HERE / "pipelines", "all-minilm-l6-v2"
 OTHERS = [
     WholeJob(_BASE, "wnut17", _PIPELINES / "wnut17.yaml", fine_tuned=True),
     WholeJob(_BASE, "stsb", _PIPELINES / "stsb.yaml"),
 ]
 """Entities of words, and sentence embeddings."""
+PACKED = [replace(job, **_WORDS_PACKED) for job in (SST2, *OTHERS)]
+"""The same with words packed before the training."""
 
 
 def run_pipeline(arguments: list[str], output: Path) -> dict[str, Any]:
@@ -115,6 +116,6 @@ def cells_of_jobs() -> list[Cell]:
         ),
         *(
             Cell("other-jobs", job.model, job.data, job.student, 0, partial(run_job, job))
-            for job in OTHERS
+            for job in (*OTHERS, *PACKED[1:])
         ),
     ]

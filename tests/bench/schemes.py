@@ -40,7 +40,7 @@ WAYS_ELSEWHERE = (
 )
 """What is tried on students of other tasks."""
 WAYS_PACKED = (
-    *(name for name in WAYS if "int8-of-" in name or "int8-embeddings" in name),
+    *(name for name in WAYS_ELSEWHERE if "embeddings" in name or name.startswith("int8-of")),
     "optimum-arm64-per-channel",
     "optimum-avx2-per-channel",
 )

@@ -148,6 +148,7 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         "STS-B, scored by Spearman of its test pairs).",
         (
             ("task", lambda record: record["data"]),
+            _SETTING,
             ("teacher", _own_metric("teacher.metrics")),
             ("student", _own_metric("student.metrics")),
             *_SHIPPED,

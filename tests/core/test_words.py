@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from transformers import PreTrainedTokenizerFast
 
 from distill_core.config import LossWeights, TrainingSettings
+from distill_core.errors import ConfigError
 from distill_core.evaluation import file_logits
 from distill_core.export import export_onnx
 from distill_core.heads.sequence_classification import SequenceClassification
@@ -151,14 +152,26 @@ def test_matrices_keep_a_codebook_of_their_own(
     assert arrays["codebook"].shape == (256, 2)
 
 
-def test_a_small_vocabulary_takes_four_bits(tiny_bert: Path) -> None:
-    model = load_model(tiny_bert)
+def test_a_small_vocabulary_takes_four_bits(tiny_bert: Path, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 64, "vocab_size": 8_192}
+    tokenizer = load_tokenizer(tiny_bert)
+    model = load_model(
+        save_small("bert", "ForSequenceClassification", tokenizer, tmp_path, **sizes)
+    )
     before = word_embeddings(model).weight.detach().numpy().copy()
     coded = code_words(model, np.asarray([0, 1, 2]))
     assert coded.vectors.shape == (256, 2)
     assert coded.common.nbytes == before.size / 2
     assert not coded.rare.any()
-    assert np.abs(coded.weights() - before).max() < 0.2 * np.abs(before).max()
+    error = ((coded.weights() - before) ** 2).sum() / (before**2).sum()
+    assert error < 0.03
+
+
+def test_words_too_few_to_be_packed_in_a_file_are_refused(tiny_bert: Path) -> None:
+    model = load_model(tiny_bert)
+    message = "student.packed_words: the word embeddings have 2,528 weights.*accepted: false"
+    with pytest.raises(ConfigError, match=message):
+        code_words(model, np.asarray([0, 1, 2]))
 
 
 def test_a_training_leaves_frozen_words_alone_and_nothing_else(tiny_bert: Path) -> None:
