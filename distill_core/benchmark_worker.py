@@ -43,6 +43,9 @@ def load_onnx(path: Path, threads: int) -> tuple[Callable[[Row], Any], float]:
 
 def load_torch(path: Path, threads: int) -> tuple[Callable[[Row], Any], float]:
     """Load a transformers folder in PyTorch; return as `load_onnx` does."""
+    # transformers reads it for generating text, where it is installed: two seconds, and memory.
+    sys.modules["sklearn"] = None  # type: ignore[assignment]
+
     import torch
 
     from distill_core.teacher import load_model

@@ -62,7 +62,7 @@ def code_words(model: PreTrainedModel, used: Ids) -> CodedRows:
     return coded
 
 
-def _code(weights: Float[np.ndarray, "tokens channels"], used: Ids) -> CodedRows:
+def _code(weights: Float[np.ndarray, "rows channels"], used: Ids) -> CodedRows:
     rows = Rows(weights, find_rare(weights.shape, used))
     large = weights.size >= LARGE_PAYS
     if not large:
