@@ -7,6 +7,8 @@ import onnx
 from jaxtyping import Int8, UInt, UInt8
 from onnx import helper, numpy_helper
 
+from distill_core.quantization.codebook import LARGE
+
 CODEBOOK = "codebook"
 """Name of the initializer that codes point into: those of matrices, and of embeddings where they share it."""
 
@@ -15,9 +17,6 @@ TABLE_CODEBOOK = "codebook_of_embeddings"
 
 WORDS_CODEBOOK = "codebook_of_words"
 """Name of the initializer that codes of words point into which were coded before the training."""
-
-_SQUARE = 65_536
-"""Vectors that take two bytes to find."""
 
 _PLACES = "byte_places"
 """Name of the initializer with what the two bytes of a code count for."""
@@ -56,7 +55,7 @@ def add_codebooks(
     """
     for name, vectors in codebooks.items():
         add(graph, name, vectors)
-    squares = [name for name, vectors in codebooks.items() if len(vectors) == _SQUARE]
+    squares = [name for name, vectors in codebooks.items() if len(vectors) == LARGE]
     if not (in_bytes and squares):
         return
     add(graph, _PLACES, np.asarray([256, 1], dtype=np.int32))
