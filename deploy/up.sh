@@ -6,7 +6,7 @@ mkdir -p "$data/artifacts"
 export PREFECT_HOME="$data/prefect"
 .venv/bin/prefect server start --host 127.0.0.1 --port 4200 &
 prefect=$!
-.venv/bin/mlflow server --host 127.0.0.1 --port 5000 \
+.venv/bin/mlflow server --host 127.0.0.1 --port 5000 --workers 1 \
     --backend-store-uri "sqlite:///$data/mlflow.db" --artifacts-destination "$data/artifacts" &
 mlflow=$!
 trap 'kill $prefect $mlflow 2>/dev/null; wait' INT TERM EXIT

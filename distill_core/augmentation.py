@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerFast
 
-from distill_core.runtime import MODEL_INPUTS
+from distill_core.session import MODEL_INPUTS
 
 REPLACED_SHARE = 0.4
 ALTERNATIVES = 15

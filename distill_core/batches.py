@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from distill_core.dataset import Splits
 from distill_core.heads import Head
 from distill_core.heads.token_classification import NOT_COUNTED
-from distill_core.runtime import MODEL_INPUTS
+from distill_core.session import MODEL_INPUTS
 
 Batch = Mapping[str, Tensor]
 """`input_ids`, `attention_mask` and what else the model reads, Int "batch tokens", or "batch choices

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distill_core.errors import RunError
-from distill_core.runtime import MODEL_INPUTS
+from distill_core.session import MODEL_INPUTS
 
 ROUNDS = 3
 ROWS = 40

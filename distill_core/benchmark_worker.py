@@ -33,7 +33,7 @@ def main(job_file: Path) -> None:
 
 def load_onnx(path: Path, threads: int) -> tuple[Callable[[Row], Any], float]:
     """Load an ONNX file; return what runs a row, and the milliseconds that loading took."""
-    from distill_core.runtime import open_session, run_row
+    from distill_core.session import open_session, run_row
 
     start = time.perf_counter()
     session = open_session(path, threads)

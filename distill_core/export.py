@@ -20,7 +20,8 @@ from distill_core.batches import evaluation_batches, model_inputs
 from distill_core.errors import ExportError
 from distill_core.heads import Head
 from distill_core.plan import LARGEST_FILE
-from distill_core.runtime import answer_row, open_session
+from distill_core.runtime import answer_row
+from distill_core.session import open_session
 
 PARITY_TOLERANCE = 1e-3
 """Largest difference of a logit: fp32 sums in another order differ by some 1e-6 a layer."""

@@ -12,7 +12,8 @@ from distill_core.golden import Shipped, Texts
 from distill_core.graph.shape import GraphShape
 from distill_core.graph.shaping import pad_row, shape_file
 from distill_core.heads import Head
-from distill_core.runtime import answer_row, open_session
+from distill_core.runtime import answer_row
+from distill_core.session import open_session
 
 ROWS = 256
 """Scored rows that are asked twice; of so many, a share of one in a hundred has a standard error of 0.6."""

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from distill_core.evaluation import agreement, file_logits, read_labels, score
 from distill_core.files import file_digest
 from distill_core.heads import Head
-from distill_core.runtime import open_session
+from distill_core.session import open_session
 
 VALIDATION_ROWS = 2_000
 """Read to choose among files: on so many, accuracies of 0.9 have a standard error of 0.7 points, and

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 from onnx import TensorProto, numpy_helper
 
 from distill_core.heads import Head
-from distill_core.runtime import golden_row, open_session
+from distill_core.runtime import golden_row
+from distill_core.session import open_session
 
 _SHAKEN_BY = 1e-6
 """Standard deviation of the change of a number, relative to it. A sum of 768 products in fp32 is off by some

@@ -15,7 +15,8 @@ from distill_core.errors import BundleError
 from distill_core.files import file_digest, read_json
 from distill_core.heads import HEADS, Head
 from distill_core.pooling import Pooling
-from distill_core.runtime import golden_row, open_session
+from distill_core.runtime import golden_row
+from distill_core.session import open_session
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"

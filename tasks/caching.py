@@ -74,6 +74,7 @@ _QUANTIZED = Code(
         "footprint",
         "evaluation",
         "runtime",
+        "session",
         "batches",
         "distill_core.graph.table",
         "heads",
@@ -129,11 +130,11 @@ STAGES = {
         ),
         (*_TORCH, "tokenizers"),
     ),
-    "onnx": Code(("export", "runtime", "distill_core.graph.table"), (*_TORCH, *_ONNX)),
+    "onnx": Code(("export", "runtime", "session", "distill_core.graph.table"), (*_TORCH, *_ONNX)),
     "artifact": _QUANTIZED,
     "mended": _QUANTIZED,
     "benchmark": Code(
-        ("benchmark", "benchmark_worker", "runtime", "verifiers"), ("torch", "onnxruntime")
+        ("benchmark", "benchmark_worker", "session", "verifiers"), ("torch", "onnxruntime")
     ),
     "choice": Code(("selection", "outcome", "targets")),
     "bundle": Code(
@@ -147,13 +148,14 @@ STAGES = {
             "signing",
             "providers",
             "runtime",
+            "session",
             "targets",
             "heads",
         ),
         ("tokenizers", "onnxruntime"),
     ),
     "verification": Code(
-        ("verifiers", "verification", "runtime", "heads"),
+        ("verifiers", "verification", "runtime", "session", "heads"),
         ("onnxruntime", "tokenizers", "transformers"),
     ),
     "mlflow": Code(()),

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from distill_core.batches import row_lengths
 from distill_core.quantization.rounding import Moments
-from distill_core.runtime import feed_row
+from distill_core.session import feed_row
 
 _TOKENS = 32_768
 """Of training rows that are read to quantize: ten for each of the 3,072 inputs of BERT-base's widest matrix.

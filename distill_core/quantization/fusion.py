@@ -13,7 +13,7 @@ from onnxruntime.transformers.optimizer import optimize_model
 
 from distill_core.quantization.dynamic import quantize_dynamically
 from distill_core.quantization.shapes import write_with_shapes
-from distill_core.runtime import open_session, run_row
+from distill_core.session import open_session, run_row
 
 _OPERATORS = ["MatMul", "Gather", "Attention", "EmbedLayerNormalization"]
 """All that holds weights in a fused file; Gemm becomes MatMul before quantization."""

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from distill_core.quantization.calibration import thin
 from distill_core.quantization.dynamic import activation_products, quantize_dynamically
-from distill_core.runtime import open_session, run_row
+from distill_core.session import open_session, run_row
 
 _ROWS = 32
 """Texts by whose answers matrices are told apart: one that hurts does so on every text."""

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from distill_core.errors import VerificationError
-from distill_core.runtime import MODEL_INPUTS
+from distill_core.session import MODEL_INPUTS
 from distill_core.verifiers.table import Verifier
 from distill_core.verifiers.tools import Place
 

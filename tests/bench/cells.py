@@ -67,7 +67,7 @@ def second_run() -> Mapping[str, Any]:
 def _of_main_job() -> list[Cell]:
     """Return the cells on SST-2 and its teachers, by the command line."""
     from tests.bench.agreement import TARGETS, measure_agreement
-    from tests.bench.paper_size import NAME, ONE_EPOCH, TRIMMED, measure_paper_size
+    from tests.bench.paper_size import NAME, NARROW, ONE_EPOCH, TRIMMED, measure_paper_size
     from tests.bench.schemes import WAYS, WAYS_ELSEWHERE, WAYS_PACKED, measure_scheme
 
     cell = partial(Cell, model=MINILM, data="sst2", seed=0)
@@ -80,7 +80,13 @@ def _of_main_job() -> list[Cell]:
         *cells_of_jobs(),
         *(
             Cell("paper-size", NAME, "sst2", name, n, partial(measure_paper_size, name, n))
-            for name, n in ((ONE_EPOCH, 0), (TRIMMED, 0), (ONE_EPOCH, 1), (ONE_EPOCH, 2))
+            for name, n in (
+                (ONE_EPOCH, 0),
+                (TRIMMED, 0),
+                (NARROW, 0),
+                (ONE_EPOCH, 1),
+                (ONE_EPOCH, 2),
+            )
         ),
         cell("door", setting="help", measure=partial(seconds_of, "--help")),
         cell("door", setting="check", measure=partial(seconds_of, "check", str(SST2.pipeline))),

@@ -11,7 +11,12 @@ from tests.bench.teachers import SHARED, TEACHERS
 
 NAME = "mpnet-base-sst2"
 ONE_EPOCH, TRIMMED = "one-epoch", "one-epoch, vocabulary trimmed"
-STUDENTS: dict[str, tuple[str, ...]] = {ONE_EPOCH: (), TRIMMED: ("student.vocabulary=auto",)}
+NARROW = "two epochs, 1,280 neurons, words packed"
+STUDENTS: dict[str, tuple[str, ...]] = {
+    ONE_EPOCH: (),
+    TRIMMED: ("student.vocabulary=auto",),
+    NARROW: ("training.epochs=2", "student.intermediate_size=1280", "student.packed_words=true"),
+}
 """What the main job's pipeline is asked for, beside the larger teacher."""
 
 
@@ -19,7 +24,7 @@ def measure_paper_size(student: str, seed: int) -> dict[str, Any]:
     """Run the main job's pipeline on the larger teacher for one epoch, and time both in PyTorch.
 
     Args:
-        student: a row of `STUDENTS`; all of them share one training of a seed.
+        student: a row of `STUDENTS`; those of one epoch share the training of a seed.
         seed: of the training.
     """
     from distill_core.batches import open_tokenized
@@ -31,7 +36,8 @@ def measure_paper_size(student: str, seed: int) -> dict[str, Any]:
         subprocess.run([sys.executable, assemble, teacher], check=True)
     changes = ("training.epochs=1", "name=paper-size", *STUDENTS[student])
     settings = (f"teacher.source={teacher}", *changes)
-    job = WholeJob(NAME, "paper-size", SST2.pipeline, settings)
+    trained_alone = {"student": student} if student == NARROW else {}
+    job = WholeJob(NAME, "paper-size", SST2.pipeline, settings, **trained_alone)
     figures = run_job(job, seed)
     parameters = [figures[who]["parameters"] for who in ("student", "teacher")]
     stages = job.output(seed) / "stages"

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from jaxtyping import Float
 
-from distill_core.runtime import open_session
+from distill_core.session import open_session
 
 
 def looked_up(file: Path, ids: list[list[int]]) -> Float[np.ndarray, "texts tokens width"]:

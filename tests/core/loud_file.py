@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from distill_core.runtime import open_session, run_row
+from distill_core.session import open_session, run_row
 
 WIDTH, NEURONS, LOUD = 16, 64, 5
 ROWS = [{"input_ids": [(7 * n + k) % 40 for k in range(12)]} for n in range(20)]

@@ -1,7 +1,7 @@
 """Every head beside sequence classification: scores by hand, and the whole way from files to a bundle."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -316,7 +316,8 @@ def test_a_head_learns_exports_quantizes_and_verifies(
     work = Job(rows["train"], rows["validation"], case.head, LossWeights(), settings)
     teacher = distill(load_model(folder), None, work, listen=lambda record: None).model
     start = build_student(teacher, seen.layer_prefix, pick_layers(seen.stack.kinds, StudentShape()))
-    student = distill(start, teacher, work, listen=lambda record: None).model
+    fewer = replace(work, settings=settings.model_copy(update={"epochs": 4}))
+    student = distill(start, teacher, fewer, listen=lambda record: None).model
 
     labels = read_labels(case.head, rows["validation"])
     logits = [model_logits(model, case.head, rows["validation"]) for model in (teacher, student)]

@@ -9,7 +9,8 @@ from transformers import BertTokenizerFast
 
 from distill_core.errors import ExportError
 from distill_core.export import check_one_file, export_onnx, parity, signature
-from distill_core.runtime import answer_row, open_session
+from distill_core.runtime import answer_row
+from distill_core.session import open_session
 from distill_core.student import build_student
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model

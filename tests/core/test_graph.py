@@ -28,8 +28,9 @@ from distill_core.heads import Head
 from distill_core.heads.question_answering import MOST_TOKENS
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import quantize
-from distill_core.runtime import MODEL_INPUTS, answer_row, open_session
+from distill_core.runtime import answer_row
 from distill_core.schemes import INT8_REDUCED
+from distill_core.session import MODEL_INPUTS, open_session
 from distill_core.targets import OPSET, TARGETS
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.verification import Manifest, verify

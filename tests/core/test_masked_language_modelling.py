@@ -26,8 +26,8 @@ from distill_core.heads.masked_language_modelling import MaskedLanguageModelling
 from distill_core.heads.token_classification import NOT_COUNTED
 from distill_core.job import Job
 from distill_core.quantization import quantize
-from distill_core.runtime import open_session
 from distill_core.schemes import INT8, INT8_REDUCED, Scheme
+from distill_core.session import open_session
 from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET
 from distill_core.teacher import describe, load_model, load_tokenizer

@@ -16,8 +16,8 @@ from distill_core.export import export_onnx
 from distill_core.files import file_digest
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import lookup, quantize
-from distill_core.runtime import open_session
 from distill_core.schemes import INT4, INT4_REDUCED, INT4_WEB, INT8, Scheme
+from distill_core.session import open_session
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model
 from tests.core.family_models import save_small

@@ -29,8 +29,9 @@ from distill_core.heads.question_answering import MOST_TOKENS, QuestionAnswering
 from distill_core.heads.squad_score import score_answer
 from distill_core.job import Job
 from distill_core.quantization import quantize
-from distill_core.runtime import MODEL_INPUTS, answer_row, open_session
+from distill_core.runtime import answer_row
 from distill_core.schemes import INT8_REDUCED
+from distill_core.session import MODEL_INPUTS, open_session
 from distill_core.soft_targets import soft_target_loss
 from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET, TARGETS

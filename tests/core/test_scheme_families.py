@@ -9,8 +9,8 @@ import pytest
 from distill_core.evaluation import file_logits
 from distill_core.export import export_onnx
 from distill_core.quantization import quantize
-from distill_core.runtime import open_session
 from distill_core.schemes import FP16, INT8_FUSED, INT8_STATIC, WEIGHTS_8
+from distill_core.session import open_session
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model, load_tokenizer
 from tests.core.family_models import SMALL, save_small

@@ -15,7 +15,6 @@ from distill_core.quantization import quantize
 from distill_core.quantization.blocks import quantize_embeddings
 from distill_core.quantization.dynamic import activation_products
 from distill_core.quantization.half import LARGEST
-from distill_core.runtime import open_session, run_row
 from distill_core.schemes import (
     ALL_4,
     FP16,
@@ -33,6 +32,7 @@ from distill_core.schemes import (
     WEIGHTS_8,
     Scheme,
 )
+from distill_core.session import open_session, run_row
 from distill_core.targets import TARGETS
 
 NEAR = {

@@ -14,8 +14,8 @@ from distill_core.export import export_onnx
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import quantize
 from distill_core.quantization.tables import find_tables
-from distill_core.runtime import open_session
 from distill_core.schemes import INT3, INT4_WEB, INT8, INT8_WORDS, Scheme
+from distill_core.session import open_session
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model, load_tokenizer
 from tests.core.embeddings import looked_up

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from distill_core.errors import VerificationError
-from distill_core.runtime import open_session, run_row
+from distill_core.session import open_session, run_row
 from distill_core.targets import TARGETS
 from distill_core.teacher import load_tokenizer
 from distill_core.verifiers import (

@@ -17,7 +17,7 @@ from distill_core.errors import ConfigError, ExportError, TeacherError
 from distill_core.evaluation import file_logits
 from distill_core.export import export_onnx
 from distill_core.heads.sequence_classification import SequenceClassification
-from distill_core.runtime import open_session
+from distill_core.session import open_session
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.tokenizer_file import complete_tokens, renumber, trim_tokenizer

@@ -24,8 +24,8 @@ from distill_core.optimization import freeze_embeddings, word_embeddings
 from distill_core.quantization import quantize
 from distill_core.quantization.coded import CodedRows
 from distill_core.quantization.words import code_words, copy_words, read_words, write_words
-from distill_core.runtime import open_session
 from distill_core.schemes import INT3, INT4_WEB, INT8_WORDS, INT8_WORDS_REDUCED, Scheme
+from distill_core.session import open_session
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.training import distill

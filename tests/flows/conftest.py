@@ -33,6 +33,10 @@ OURS = ("PREFECT_", "MLFLOW_", "HF_", "OMP_")
 """Settings that a developer's shell may hold, and that must not reach the tests."""
 
 
+PHONE = {"name": "phone", "like": "android-arm64", "verifiers": []}
+"""A target whose file answers on this machine alone, for runs of which emulators would tell nothing new."""
+
+
 def wait_for(condition, timeout_s: float = 120) -> Any:
     """Return what a condition gives as soon as it is true."""
     end = time.monotonic() + timeout_s

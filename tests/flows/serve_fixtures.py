@@ -13,7 +13,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from safetensors.torch import load_file, save_file
 
-from tests.flows.conftest import CommandLine, Desk, PrefectServer, wait_for
+from tests.flows.conftest import PHONE, CommandLine, Desk, PrefectServer, wait_for
 
 IMPATIENT = {"PREFECT_RUNNER_POLL_FREQUENCY": "1"}
 """Prefect asks for scheduled runs every 10 seconds."""
@@ -106,7 +106,7 @@ def change(teacher: Path) -> None:
 def make_quick(desk: Desk) -> Desk:
     """Train four steps for one target, pass whatever comes out, and write the pipeline file."""
     desk.document["training"] |= {"max_steps": 4}
-    desk.document["targets"] = ["android-arm64"]
+    desk.document["targets"] = [PHONE]
     desk.document["gate"] = {"retention": 0, "quantization_drop": 1}
     desk.write()
     return desk

@@ -11,6 +11,7 @@ KIOSK = {
     "name": "kiosk",
     "like": "linux-x86-64",
     "schemes": ["int8-reduced-range", "fp16"],
+    "verifiers": [],
     "max_mb": 12,
 }
 
@@ -58,7 +59,7 @@ def test_a_limit_of_a_row_is_one_of_the_gate(own, run_cli):
         "--output",
         desk.output,
         "--set",
-        f"targets={json.dumps([tight])}",
+        f"targets={json.dumps([tight, 'android-qnn'])}",
         code=1,
     )
     assert "kiosk: max_mb: " in done.stderr

@@ -16,8 +16,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
 SHARED = ROOT.parent / "shared"
 PLACES = (
-    "{like: android-arm64, name: phone, schemes: [int8]}",
-    "{like: web-wasm, name: page, schemes: [int8-reduced-range]}",
+    "{like: android-arm64, name: phone, schemes: [int8], verifiers: [arm64-dotprod]}",
+    "{like: web-wasm, name: page, schemes: [int8], verifiers: [chromium-wasm]}",
 )
 SHORTER = (
     "training.max_steps=60",
@@ -25,8 +25,8 @@ SHORTER = (
     f"targets=[{', '.join(PLACES)}]",
 )
 SLICE = tuple(part for setting in SHORTER for part in ("--set", setting))
-"""A hundredth of the training, two of five targets with two of their eight schemes: enough to see every stage
-work, not to reach the gate."""
+"""A hundredth of the training, two of five targets with one of their eight schemes, in two of nine places:
+enough to see every stage work, not to reach the gate."""
 PACKED = ("--set", "student.packed_words=true", "--set", "targets=[android-arm64, web-wasm]")
 """Codebooks of real embeddings and matrices, which take minutes."""
 
@@ -110,6 +110,7 @@ def test_real_run_ships_every_target_small_and_close_to_the_student(sst2_run):
 
 
 @needs_real_inputs
+@pytest.mark.slow
 @pytest.mark.integration
 def test_second_real_run_makes_nothing_anew(sst2_run):
     _, output, command = sst2_run

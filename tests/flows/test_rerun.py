@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
 from distill_core.verifiers import wasm_timer
-from tests.flows.conftest import DISTILL_DEPLOY, free_port, running, wait_for
+from tests.flows.conftest import DISTILL_DEPLOY, PHONE, free_port, running, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -203,7 +203,7 @@ def killed_run(run_cli, make_desk, tmp_path_factory):
     weights = desk.teacher / "model.safetensors"
     halves = {name: tensor.half() for name, tensor in load_file(weights).items()}
     save_file(halves, weights, metadata={"format": "pt"})
-    desk.document["targets"] = ["linux-x86-64"]
+    desk.document["targets"] = [{**PHONE, "like": "linux-x86-64"}]
     command = ("run", desk.write(), "--output", desk.output)
     finished = []
     for stage in ("student", "artifact", "benchmark"):

@@ -13,7 +13,7 @@ from distill_core.files import write_json
 from distill_core.pipeline_file import read_pipeline
 from distill_core.teacher import fingerprint
 from flows.watch import watch_teacher
-from tests.flows.conftest import Desk
+from tests.flows.conftest import PHONE, Desk
 from tests.flows.serve_fixtures import change
 
 pytestmark = [
@@ -96,7 +96,8 @@ class Week:
 @pytest.fixture(scope="module")
 def week(make_desk, finished_run, look, prefect_server, tmp_path_factory):
     desk = _settle(make_desk(tmp_path_factory.mktemp("week")), finished_run)
-    pipeline = read_pipeline(desk.pipeline_file)
+    desk.document["targets"] = [PHONE]
+    pipeline = read_pipeline(desk.write())
     # It begins with another teacher, so that the change leads to one whose student is made.
     shutil.copytree(desk.teacher, desk.folder / "new")
     change(desk.teacher)
