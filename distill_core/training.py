@@ -178,10 +178,12 @@ class _Run:
         self.trained.epochs.append(validation)
 
     def _gave_up(self) -> bool:
+        patience = self.job.settings.patience
+        if patience is None:
+            return False
         records = self.trained.epochs
         name = self.job.head.main_metric_of(records[-1].metrics)
         scores = [record.metrics[name] for record in records]
-        patience = self.job.settings.patience
         return len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
     def _state(self) -> dict[str, Any]:

@@ -38,6 +38,9 @@ class Code:
         return value_digest([sources, {name: version(name) for name in self.libraries}])
 
 
+_READ = (".py", ".mjs", ".j2")
+"""Ends of files that decide what a stage holds."""
+
 _TORCH = ("torch", "transformers")
 _ONNX = ("onnx", "onnxruntime", "optimum-onnx")
 
@@ -140,6 +143,7 @@ STAGES = {
     "bundle": Code(
         (
             "bundle",
+            "cards",
             "golden",
             "sensitivity",
             "filling",
@@ -253,12 +257,13 @@ def as_state(stage: Stage) -> State[Stage]:
 
 
 def _sources(module: str) -> list[Path]:
-    """Return the source of a module, or of all that are in a package, pages and scripts included."""
+    """Return the source of a module with its template, or all in a folder, templates and scripts included."""
     name = module if "." in module else f"distill_core.{module}"
     spec = find_spec(name)  # finds without importing torch
-    if spec is None or spec.origin is None:
+    if spec is None:
         raise ModuleNotFoundError(name)
-    origin = Path(spec.origin)
-    if origin.name != "__init__.py":
-        return [origin]
-    return sorted(path for path in origin.parent.iterdir() if path.suffix in (".py", ".mjs"))
+    if spec.submodule_search_locations is None:
+        origin = Path(str(spec.origin))
+        return [origin, *sorted(origin.parent.glob(f"{origin.stem}.*.j2"))]
+    folders = map(Path, spec.submodule_search_locations)
+    return sorted(path for folder in folders for path in folder.iterdir() if path.suffix in _READ)

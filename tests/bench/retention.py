@@ -49,7 +49,7 @@ def measure_retention(
     seen, epochs = describe(teacher_of(name)), epochs or TASKS[name].epochs
     split = split or TASKS[name].scored_on
     teacher = load_model(seen.folder)
-    told = {"epochs": epochs, "seed": seed, "patience": epochs, **recipe.training}
+    told = {"epochs": epochs, "seed": seed, **recipe.training}
     with TemporaryDirectory() as folder:
         scratch = Path(folder)
         more = scratch / "unlabelled.txt" if recipe.unlabelled else None

@@ -112,7 +112,6 @@ def _fine_tune(name: str, folder: Path) -> None:
     )
     settings = TrainingSettings(
         epochs=task.teacher_epochs,
-        patience=task.teacher_epochs,
         learning_rate=task.teacher_rate,
     )
     with TemporaryDirectory() as scratch:

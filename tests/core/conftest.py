@@ -50,9 +50,7 @@ def fitted_teacher(
     tiny_bert: Path, rows: DatasetDict, head: SequenceClassification
 ) -> PreTrainedModel:
     """tiny_bert after a second of training on the labels: it gets the validation sentences right."""
-    settings = TrainingSettings(
-        epochs=8, batch_size=8, patience=8, learning_rate=0.008, precision="fp32"
-    )
+    settings = TrainingSettings(epochs=8, batch_size=8, learning_rate=0.008, precision="fp32")
     job = Job(rows["train"], rows["validation"], head, LossWeights(), settings)
     return distill(load_model(tiny_bert), None, job, listen=lambda record: None).model
 

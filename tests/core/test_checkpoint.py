@@ -30,7 +30,7 @@ class Killed(Exception):
 
 @pytest.fixture
 def job(rows: DatasetDict, head: SequenceClassification) -> Job:
-    settings = TrainingSettings(epochs=3, batch_size=8, precision="fp32", patience=3)
+    settings = TrainingSettings(epochs=3, batch_size=8, precision="fp32")
     return Job(rows["train"], rows["validation"], head, LossWeights(), settings)
 
 
@@ -143,7 +143,7 @@ def main(folder: Path, name: str, last: int) -> None:
     checkpoint.EVERY_S = 0.0
     rows = load_from_disk(str(folder / "rows"))
     head = SequenceClassification(("negative", "positive"))
-    settings = TrainingSettings(epochs=3, batch_size=8, precision="fp32", patience=3)
+    settings = TrainingSettings(epochs=3, batch_size=8, precision="fp32")
     job = Job(rows["train"], rows["validation"], head, LossWeights(), settings)
     models = [load_model(folder / part) for part in ("start", "teacher")]
     trained = distill(*models, job, listen, folder / name)

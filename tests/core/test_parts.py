@@ -64,7 +64,7 @@ def test_all_parts_of_all_processes_are_the_whole_batch(
 
 @pytest.fixture
 def job(rows: DatasetDict, head: SequenceClassification) -> Job:
-    settings = TrainingSettings(epochs=2, batch_size=8, precision="fp32", dropout=False, patience=3)
+    settings = TrainingSettings(epochs=2, batch_size=8, precision="fp32", dropout=False)
     weights = LossWeights(attention=1.0, hidden=0.5, hidden_layers="uniform")
     return Job(rows["train"], rows["validation"], head, weights, settings)
 

@@ -158,6 +158,13 @@ def test_training_stops_when_validation_is_no_better_for_the_patience(
     assert trained.summary()["best_epoch"] == 3
 
 
+def test_training_goes_through_all_epochs_where_no_patience_is_given(
+    student: PreTrainedModel, job: Any
+) -> None:
+    trained = run(student, None, job(epochs=4, learning_rate=1e-30))
+    assert len(trained.epochs) == 4
+
+
 def test_answers_that_are_no_numbers_after_the_last_step_are_an_error(
     student: PreTrainedModel, job: Any
 ) -> None:
@@ -169,7 +176,7 @@ def test_answers_that_are_no_numbers_after_the_last_step_are_an_error(
 
 def test_the_weights_of_the_best_epoch_are_kept(fitted_teacher: PreTrainedModel, job: Any) -> None:
     # This rate undoes what the teacher had learnt, and its scores jump about.
-    settings = job(epochs=6, patience=6, learning_rate=0.03)
+    settings = job(epochs=6, learning_rate=0.03)
     trained = run(fitted_teacher, None, settings)
     scores = [record.metrics["accuracy"] for record in trained.epochs]
     assert min(scores) < max(scores)
@@ -196,7 +203,7 @@ def test_an_absurd_learning_rate_ends_the_training_with_advice(
 
 
 def test_without_a_teacher_the_labels_alone_teach(tiny_bert: Path, job: Any) -> None:
-    trained = run(load_model(tiny_bert), None, job(epochs=8, patience=8))
+    trained = run(load_model(tiny_bert), None, job(epochs=8))
     assert all(
         record.losses["distillation"] == record.losses["cosine"] == 0 for record in trained.steps
     )

@@ -54,7 +54,7 @@ def test_a_loss_that_is_learnt_alone_falls(
 def test_every_option_brings_a_narrower_student_near_its_teacher(
     weights: dict[str, Any], fitted_teacher: PreTrainedModel, job: Any
 ) -> None:
-    settings = job(LossWeights(**weights), epochs=6, patience=6, learning_rate=0.005)
+    settings = job(LossWeights(**weights), epochs=6, learning_rate=0.005)
     start = narrow(fitted_teacher)
     trained = run(start, fitted_teacher, settings)
     before, after = (distance(m, fitted_teacher, settings) for m in (start, trained.model))

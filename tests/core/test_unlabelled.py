@@ -157,7 +157,6 @@ def job(splits: Splits, tiny_bert: Path, tmp_path: Path) -> Job:
         batch_size=8,
         precision="fp32",
         learning_rate=0.003,
-        patience=9,
         unlabelled="first",
     )
     return Job(rows["train"], rows["validation"], HEAD, LossWeights(), settings, rows["unlabelled"])

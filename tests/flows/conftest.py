@@ -211,7 +211,7 @@ def tiny_teacher(tiny_bert, sentiment, tmp_path_factory) -> Path:
     splits = read_dataset(DataSource(source=str(sentiment)), head, seed=0)
     tokenize(splits, head, load_tokenizer(tiny_bert), max_length=32, folder=folder / "rows")
     rows = open_tokenized(folder / "rows")
-    settings = TrainingSettings(epochs=5, batch_size=8, patience=5, precision="fp32")
+    settings = TrainingSettings(epochs=5, batch_size=8, precision="fp32")
     job = Job(rows["train"], rows["validation"], head, LossWeights(), settings)
     trained = distill(load_model(tiny_bert), None, job, listen=lambda record: None)
     assert max(epoch.metrics["accuracy"] for epoch in trained.epochs) > 0.9

@@ -154,7 +154,7 @@ def test_second_run_on_an_output_in_use_ends_with_a_clear_message(run_cli, finis
     before = _records(output)
     command = ("run", finished_run.desk.pipeline_file, "--output", output)
     # Long enough that it still trains when the second command has started, found it, and ended.
-    longer = ("training.learning_rate=0.002", "training.epochs=2000", "training.patience=2000")
+    longer = ("training.learning_rate=0.002", "training.epochs=2000")
     settings = (part for setting in longer for part in ("--set", setting))
     with run_cli.start(*command, *settings) as first:
         wait_for(lambda: _working_on(output, "student") or first.poll() is not None)

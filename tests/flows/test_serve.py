@@ -81,7 +81,7 @@ def day(make_desk, run_cli, person, finished_run, tmp_path_factory):
     files = [desk.pipeline_file for desk in desks]
     endless = read_pipeline(
         files[0],
-        ["training.max_steps=1000000", "training.epochs=1000000", "training.patience=9999"],
+        ["training.max_steps=1000000", "training.epochs=1000000"],
     ).model_dump(mode="json")
     with serving(run_cli, *files) as served:
         registered = {name: person.deployment(name) for name in NAMES}

@@ -72,6 +72,14 @@ def test_a_package_is_made_anew_when_one_of_its_scripts_changes():
     assert names >= {"table.py", "answer_rows.py", "answer_rows.mjs", "answer_in_page.mjs"}
 
 
+@pytest.mark.parametrize(
+    ("stage", "template"), [("report", "report.html.j2"), ("bundle", "README.md.j2")]
+)
+def test_what_people_read_is_made_anew_when_its_template_changes(stage, template):
+    names = {path.name for module in STAGES[stage].modules for path in caching._sources(module)}
+    assert template in names
+
+
 def test_every_row_names_modules_and_libraries_that_there_are():
     for code in STAGES.values():
         assert code.digest()
