@@ -6,7 +6,7 @@ BIN := .venv/bin
 AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 INSTALLED := .venv/.installed
 
-.PHONY: install demo verifiers test test-all check fix bench faults up lock clean
+.PHONY: install demo verifiers places test test-all check fix bench faults up lock clean
 
 install: $(INSTALLED)
 
@@ -14,7 +14,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "distill-deploy needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	@# Python compiles what is imported when it is; compiling all of it here takes longer.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(INSTALLED)
 
@@ -24,14 +25,16 @@ demo: install  ## the whole job on an embedded teacher, offline, in minutes
 verifiers: install  ## what answers a bundle's rows as its targets do: QEMU, arm64, node, Chromium
 	sh deploy/verifiers/set_up.sh $(BIN)/python
 
-test: install check  ## what CI runs
+places: install
 	@# Where some of them cannot be had this says which, and their tests skip.
 	-@sh deploy/verifiers/set_up.sh $(BIN)/python
+
+test: install  ## what CI runs
+	@$(MAKE) --no-print-directory -j 2 check places
 	$(BIN)/pytest -m "not slow and not alone" $(AT_ONCE)
 	$(BIN)/pytest -m "alone and not slow"
 
-test-all: install check  ## with real models and long runs
-	-@sh deploy/verifiers/set_up.sh $(BIN)/python
+test-all: install check places  ## with real models and long runs
 	$(BIN)/pytest
 
 faults: install  ## kills, full disks, servers that are down

@@ -1,6 +1,8 @@
 """Benchmark: fresh processes, interleaved, honest summaries. Nothing here asserts a time."""
 
 import statistics
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -36,6 +38,25 @@ def test_each_subject_gets_a_timing_of_every_round(timings):
 def test_peak_memory_is_of_the_fresh_process_and_not_of_this_one(timings):
     # A consumer of the ONNX file never loads torch, which alone takes more than that.
     assert timings["onnx"].peak_rss_mb < 150 < timings["torch"].peak_rss_mb
+
+
+def test_what_times_a_file_imports_its_runtime_alone():
+    # Whatever else it imported would be counted as the consumer's memory.
+    code = (
+        "import distill_core.session, sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert {"numpy", "onnxruntime"} <= imported
+    assert not imported & {
+        "pyarrow",
+        "datasets",
+        "torch",
+        "transformers",
+        "pandas",
+        "scipy",
+        "onnx",
+    }
 
 
 def test_facts_are_plain_values(timings):
