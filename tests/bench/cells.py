@@ -68,7 +68,13 @@ def _of_main_job() -> list[Cell]:
     """Return the cells on SST-2 and its teachers, by the command line."""
     from tests.bench.agreement import TARGETS, measure_agreement
     from tests.bench.paper_size import NAME, NARROW, ONE_EPOCH, TRIMMED, measure_paper_size
-    from tests.bench.schemes import WAYS, WAYS_ELSEWHERE, WAYS_PACKED, measure_scheme
+    from tests.bench.schemes import (
+        WAYS,
+        WAYS_ELSEWHERE,
+        WAYS_PACKED,
+        measure_scheme,
+        measure_side_by_side,
+    )
 
     cell = partial(Cell, model=MINILM, data="sst2", seed=0)
     ways = [
@@ -96,6 +102,17 @@ def _of_main_job() -> list[Cell]:
             for job, names in ways
             for name in names
             for setting in [name if job.student == "default" else f"{job.student}, {name}"]
+        ),
+        *(
+            Cell(
+                "side-by-side",
+                job.model,
+                job.data,
+                job.student,
+                0,
+                partial(measure_side_by_side, job),
+            )
+            for job in PACKED
         ),
         *(
             cell("agreement", setting=name, measure=partial(measure_agreement, name))

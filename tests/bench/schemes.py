@@ -1,6 +1,8 @@
 """What each way of quantizing costs: ours beside optimum's own presets, on one student."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +16,7 @@ from distill_core.batches import open_tokenized
 from distill_core.benchmark import Subject, as_facts, pick_rows, time_models
 from distill_core.errors import RunError
 from distill_core.files import read_json
-from distill_core.heads import HEADS, Head
+from distill_core.heads import HEADS
 from distill_core.quantization import QUANTIZED_FILE, quantize
 from distill_core.quantization.calibration import calibration_rows
 from distill_core.quantization.words import read_words
@@ -47,6 +49,50 @@ WAYS_PACKED = (
 """What is tried where words were packed before the training: codebooks, and optimum's best."""
 
 
+SIDE_BY_SIDE = (
+    "int8-embeddings-of-4-bits",
+    "int8-embeddings-of-4-bits-reduced-range",
+    "int8-embeddings-of-4-bits-web",
+    "int8-of-4-bits-web",
+    "optimum-arm64-per-channel",
+    "optimum-avx2-per-channel",
+)
+"""Files that change few answers, and optimum's best for the same processors, timed in one run."""
+
+
+@dataclass(frozen=True)
+class _Student:
+    """What a run left of a student, for files to be made of it."""
+
+    stages: Path
+
+    @property
+    def model(self) -> Path:
+        return latest_stage(self.stages, "onnx") / "model.onnx"
+
+    @cached_property
+    def rows(self) -> Mapping[str, Dataset]:
+        return open_tokenized(latest_stage(self.stages, "data") / "rows")
+
+    @property
+    def scored(self) -> Dataset:
+        facts = read_json(latest_stage(self.stages, "data") / "stage.json")["facts"]
+        return self.rows[facts["evaluation_split"]]
+
+    @property
+    def texts(self) -> list[dict[str, Any]]:
+        return self.scored.select(pick_rows(self.scored["length"][:])).to_list()
+
+    def score(self, file: Path) -> dict[str, Any]:
+        """Return what a file answers otherwise than the student, and its main metric."""
+        facts = read_json(latest_stage(self.stages, "teacher") / "stage.json")["facts"]
+        head = HEADS[facts["task"]](tuple(facts["labels"]), facts["pooling"])
+        logits = np.load(latest_stage(self.stages, "evaluation") / "logits.npz")
+        found = score_file(file, head, self.scored, logits["teacher"], logits["student"])
+        main_metric = head.main_metric_of(found["metrics"])
+        return {**found, "main_metric": main_metric, "units": len(logits["student"])}
+
+
 def measure_scheme(name: str, job: WholeJob) -> Mapping[str, Any]:
     """Quantize a job's student in one way; score it, and time it beside fp32, natively and in wasm.
 
@@ -55,31 +101,52 @@ def measure_scheme(name: str, job: WholeJob) -> Mapping[str, Any]:
         job: its student is of seed 0, and is made now if it is not there.
     """
     run_job(job)
-    stages = job.output() / "stages"
-    onnx, data, evaluation = (latest_stage(stages, kind) for kind in ("onnx", "data", "evaluation"))
-    rows = open_tokenized(data / "rows")
-    scored = rows[read_json(data / "stage.json")["facts"]["evaluation_split"]]
+    student = _Student(job.output() / "stages")
     with TemporaryDirectory() as folder:
-        file = _quantize(name, onnx / "model.onnx", rows, Path(folder))
-        head, logits = _head(stages), np.load(evaluation / "logits.npz")
-        facts = score_file(file, head, scored, logits["teacher"], logits["student"])
-        subjects = [Subject("int8", "onnx", file), Subject("fp32", "onnx", onnx / "model.onnx")]
-        read = scored.select(pick_rows(scored["length"][:])).to_list()
+        file = _quantize(name, student, Path(folder))
+        subjects = [Subject("int8", "onnx", file), Subject("fp32", "onnx", student.model)]
         return {
-            **facts,
-            "main_metric": head.main_metric_of(facts["metrics"]),
-            "units": len(logits["student"]),
-            "timings": as_facts(time_models(subjects, read)),
-            "wasm": _time_in_wasm(subjects, read),
+            **student.score(file),
+            "timings": as_facts(time_models(subjects, student.texts)),
+            "wasm": _time_in_wasm(subjects, student.texts),
         }
 
 
-def _head(stages: Path) -> Head:
-    facts = read_json(latest_stage(stages, "teacher") / "stage.json")["facts"]
-    return HEADS[facts["task"]](tuple(facts["labels"]), facts["pooling"])
+def measure_side_by_side(job: WholeJob) -> Mapping[str, Any]:
+    """Quantize a job's student in the ways of `SIDE_BY_SIDE`, and time all files in one run, in turn.
+
+    Args:
+        job: its student is of seed 0, and is made now if it is not there.
+    """
+    run_job(job)
+    return compare_files(job.output() / "stages")
 
 
-def _quantize(name: str, model: Path, rows: Mapping[str, Dataset], folder: Path) -> Path:
+def compare_files(stages: Path) -> dict[str, Any]:
+    """Return what the files of `SIDE_BY_SIDE` are worth and take, natively and in wasm.
+
+    Args:
+        stages: of a run whose student they are made of.
+    """
+    student = _Student(stages)
+    with TemporaryDirectory() as folder:
+        files = {}
+        for name in SIDE_BY_SIDE:
+            Path(folder, name).mkdir()
+            files[name] = _quantize(name, student, Path(folder, name))
+        subjects = [Subject(name, "onnx", file) for name, file in files.items()]
+        native = as_facts(time_models(subjects, student.texts))
+        wasm = _time_in_wasm(subjects, student.texts) or {}
+        return {
+            "files": {
+                name: {**student.score(file), "timings": native[name], "wasm": wasm.get(name)}
+                for name, file in files.items()
+            }
+        }
+
+
+def _quantize(name: str, student: _Student, folder: Path) -> Path:
+    model, rows = student.model, student.rows
     if name in SCHEMES:
         calibration = calibration_rows(rows["train"]).to_list()
         used = used_tokens(training_rows(rows))
