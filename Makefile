@@ -14,8 +14,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "distill-deploy needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv --clear .venv
-	@# Python compiles what is imported when it is; compiling all of it here takes longer.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
+	@# What pip does with one core; a few files are meant for other versions of Python, or for none.
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(INSTALLED)
 
