@@ -21,7 +21,7 @@ STUDENTS: dict[str, tuple[str, ...]] = {
 
 
 def measure_paper_size(student: str, seed: int) -> dict[str, Any]:
-    """Run the main job's pipeline on the larger teacher for one epoch, and time both in PyTorch.
+    """Run the main job's pipeline on the larger teacher, and time both in PyTorch.
 
     Args:
         student: a row of `STUDENTS`; those of one epoch share the training of a seed.
@@ -36,8 +36,8 @@ def measure_paper_size(student: str, seed: int) -> dict[str, Any]:
         subprocess.run([sys.executable, assemble, teacher], check=True)
     changes = ("training.epochs=1", "name=paper-size", *STUDENTS[student])
     settings = (f"teacher.source={teacher}", *changes)
-    trained_alone = {"student": student} if student == NARROW else {}
-    job = WholeJob(NAME, "paper-size", SST2.pipeline, settings, **trained_alone)
+    trained = student if student == NARROW else "default"
+    job = WholeJob(NAME, "paper-size", SST2.pipeline, settings, trained)
     figures = run_job(job, seed)
     parameters = [figures[who]["parameters"] for who in ("student", "teacher")]
     stages = job.output(seed) / "stages"

@@ -30,8 +30,8 @@ NAMES = (
     "distill-and-deploy/second",
     "watch-teacher/second-watch",
 )
-LEAP_DAY = "0 0 29 2 *"
-"""A schedule that starts nothing while tests run."""
+CRON, WATCH = "0 3 29 2 *", "0 4 29 2 *"
+"""Schedules that start nothing while tests run."""
 PIPELINE = Pipeline.model_validate(
     {"name": "any", "teacher": {"source": "/teacher"}, "data": {"source": "/data"}}
 )
@@ -75,8 +75,8 @@ def day(make_desk, run_cli, person, finished_run, tmp_path_factory):
     for place in (output, endless_output):  # what need not be made anew here
         shutil.copytree(finished_run.output / "stages", place / "stages")
     desks = [
-        _desk(make_desk, folder / "first", "first", cron=LEAP_DAY),
-        _desk(make_desk, folder / "second", "second", watch=LEAP_DAY),
+        _desk(make_desk, folder / "first", "first", cron=CRON),
+        _desk(make_desk, folder / "second", "second", watch=WATCH),
     ]
     files = [desk.pipeline_file for desk in desks]
     endless = read_pipeline(
@@ -118,7 +118,7 @@ def test_schedules_are_those_of_the_file_in_utc(day):
         [(entry.schedule.cron, entry.schedule.timezone, entry.active) for entry in it.schedules]
         for it in day.deployments.values()
     ]
-    assert found == [[(LEAP_DAY, "UTC", True)], [], [], [(LEAP_DAY, "UTC", True)]]
+    assert found == [[(CRON, "UTC", True)], [], [], [(WATCH, "UTC", True)]]
     assert not any(deployment.paused for deployment in day.deployments.values())
 
 

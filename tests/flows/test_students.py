@@ -10,8 +10,8 @@ from tests.flows.conftest import PHONE
 pytestmark = pytest.mark.integration
 
 
-ONE = ("--set", f"targets={json.dumps([PHONE])}")
-SETTINGS = ("--set", "student.layers=search", "--set", "student.intermediate_size=40", *ONE)
+TWO = ("--set", f"targets={json.dumps([PHONE, {**PHONE, 'name': 'tablet', 'like': 'ios-arm64'}])}")
+SETTINGS = ("--set", "student.layers=search", "--set", "student.intermediate_size=40", *TWO)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_trimmed_vocabulary_is_shipped_without_another_training(
     run_cli, prefect_server, finished_run
 ):
     output = finished_run.copy("trimmed")
-    settings = ("--set", "student.vocabulary=70", "--set", "gate.quantization_drop=1.0", *ONE)
+    settings = ("--set", "student.vocabulary=70", "--set", "gate.quantization_drop=1.0", *TWO)
     done = run_cli("run", finished_run.desk.pipeline_file, "--output", output, *settings)
     states = prefect_server.states(output)
     assert states["initialise student"] == states["distil"] == states["evaluate"] == "Cached"
@@ -91,10 +91,12 @@ def test_a_trimmed_vocabulary_is_shipped_without_another_training(
     assert before["parameters"] - student["parameters"] == (79 - 70) * 32
     loaded = AutoModelForSequenceClassification.from_pretrained(output / "student")
     assert loaded.config.vocab_size == 70
-    bundle = output / "bundles" / PHONE["name"]
-    run_cli("verify", bundle)
-    vocabulary = json.loads((bundle / "tokenizer.json").read_text())["model"]["vocab"]
-    assert sorted(vocabulary.values()) == list(range(70))
+    assert len(report["artifacts"]) == 2
+    for target in report["artifacts"]:
+        bundle = output / "bundles" / target["target"]
+        run_cli("verify", bundle)
+        vocabulary = json.loads((bundle / "tokenizer.json").read_text())["model"]["vocab"]
+        assert sorted(vocabulary.values()) == list(range(70))
 
 
 def test_a_vocabulary_that_cannot_spell_is_wrong_input(run_cli, finished_run):
