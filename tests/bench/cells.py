@@ -89,7 +89,7 @@ def _of_main_job() -> list[Cell]:
             for name, n in (
                 (ONE_EPOCH, 0),
                 (TRIMMED, 0),
-                (NARROW, 0),
+                *((narrow, 0) for narrow in NARROW),
                 (ONE_EPOCH, 1),
                 (ONE_EPOCH, 2),
             )

@@ -11,11 +11,18 @@ from tests.bench.teachers import SHARED, TEACHERS
 
 NAME = "mpnet-base-sst2"
 ONE_EPOCH, TRIMMED = "one-epoch", "one-epoch, vocabulary trimmed"
-NARROW = "two epochs, 1,280 neurons, words packed"
+NARROW = {
+    f"two epochs, {neurons:,} neurons, words packed": (
+        "training.epochs=2",
+        f"student.intermediate_size={neurons}",
+        "student.packed_words=true",
+    )
+    for neurons in (1280, 1728)
+}
 STUDENTS: dict[str, tuple[str, ...]] = {
     ONE_EPOCH: (),
     TRIMMED: ("student.vocabulary=auto",),
-    NARROW: ("training.epochs=2", "student.intermediate_size=1280", "student.packed_words=true"),
+    **NARROW,
 }
 """What the main job's pipeline is asked for, beside the larger teacher."""
 
@@ -36,7 +43,7 @@ def measure_paper_size(student: str, seed: int) -> dict[str, Any]:
         subprocess.run([sys.executable, assemble, teacher], check=True)
     changes = ("training.epochs=1", "name=paper-size", *STUDENTS[student])
     settings = (f"teacher.source={teacher}", *changes)
-    trained = student if student == NARROW else "default"
+    trained = student if student in NARROW else "default"
     job = WholeJob(NAME, "paper-size", SST2.pipeline, settings, trained)
     figures = run_job(job, seed)
     parameters = [figures[who]["parameters"] for who in ("student", "teacher")]
