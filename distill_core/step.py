@@ -128,7 +128,6 @@ class Learner:
             TrainingError: the loss is no longer a number.
         """
         start = time.perf_counter()
-        batch = send_to_device(batch, self.accelerator.device)
         named, total = self._within_memory(lambda: self._gradients(batch, number))
         if not math.isfinite(total):
             parts = ", ".join(f"{name} {value:.4g}" for name, value in named.items())
@@ -185,7 +184,8 @@ class Learner:
         self._forget_gradients()  # of a try that ran out of memory
         place = self.accelerator.process_index, self.accelerator.num_processes
         sums: Tensor | float = 0.0
-        for part, portion in parts_of_process(batch, self.job.head, self.rows_at_once, *place):
+        for rows, portion in parts_of_process(batch, self.job.head, self.rows_at_once, *place):
+            part = send_to_device(rows, self.accelerator.device)
             losses = self._losses(self.ask_student, self.ask_teacher, part, number, portion)
             self.accelerator.backward(self.scaler.scale(losses.total))
             sums = sums + losses.values()
@@ -256,6 +256,8 @@ class Learner:
             tried.student.zero_grad()
             self.projections.zero_grad()
             self._losses(tried.ask_student, tried.ask_teacher, batch).total.backward()
+            if self.accelerator.device.type != "cpu":
+                torch.accelerator.synchronize()  # else only its start would be timed
 
         return {mode: partial(step, tried) for mode, tried in models.items()}
 

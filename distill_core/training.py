@@ -42,7 +42,7 @@ class Trained:
     """What a training leaves."""
 
     model: PreTrainedModel
-    """With the weights of its best epoch, in fp32 and eval mode."""
+    """With the weights of its best epoch, in fp32 and eval mode, on the device that the student came on."""
     choice: ModeChoice
     kept_outputs: bool
     """Whether the teacher ran in the first epoch alone."""
@@ -146,7 +146,7 @@ class _Run:
                 listen(self.trained.epochs[-1])
             if self._gave_up():
                 break
-        self.trained.model.to(self.accelerator.device).load_state_dict(self.best_state)
+        self.trained.model.load_state_dict(self.best_state)
         self.trained.model.eval()
         return self.trained
 
@@ -197,6 +197,7 @@ class _Run:
             "steps": [asdict(record) for record in self.trained.steps],
             "epochs": [asdict(record) for record in self.trained.epochs],
             "random": torch.get_rng_state(),
+            "random_of_devices": torch.cuda.get_rng_state_all(),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -206,6 +207,7 @@ class _Run:
         self.trained.steps = [StepRecord(**record) for record in state["steps"]]
         self.trained.epochs = [EpochRecord(**record) for record in state["epochs"]]
         torch.set_rng_state(state["random"])
+        torch.cuda.set_rng_state_all(state["random_of_devices"])
 
 
 def _validate(model: PreTrainedModel, job: Job, epoch: int, trained: Trained) -> EpochRecord:

@@ -3,7 +3,7 @@
 import sys
 
 from tests.bench.cells import CELLS, SHARED
-from tests.bench.harness import run_cells
+from tests.bench.harness import has_gpu, run_cells
 from tests.bench.tables import OVER_SEEDS, TABLES, write_tables
 
 
@@ -17,6 +17,9 @@ def main(tables: list[str]) -> None:
     if not SHARED.is_dir():
         print("real models and data are not at hand, so only the embedded cells are measured")
         chosen = [cell for cell in chosen if cell.model == "embedded"]
+    if any(cell.needs_gpu for cell in chosen) and not has_gpu():
+        print("torch finds no GPU here, so cells that need one are not measured")
+        chosen = [cell for cell in chosen if not cell.needs_gpu]
     for cell in chosen:
         run_cells([cell])
         write_tables()

@@ -155,9 +155,10 @@ def _of_public_tasks() -> list[Cell]:
 
 def _of_speed() -> list[Cell]:
     from tests.bench.scale import COUNTS, measure_scale
-    from tests.bench.speed import ROWS, measure_speed
+    from tests.bench.speed import measure_speed
 
     teacher = SHARED / "models" / MINILM
+    of_sst2 = partial(measure_speed, teacher, SHARED / "data" / "sst2", SST2_COLUMNS)
     return [
         *(
             Cell(
@@ -170,15 +171,26 @@ def _of_speed() -> list[Cell]:
             )
             for n in COUNTS
         ),
-        Cell(
-            "speed",
-            MINILM,
-            "sst2",
-            f"{ROWS}-rows",
-            0,
-            partial(measure_speed, teacher, SHARED / "data" / "sst2", SST2_COLUMNS),
+        Cell("speed", MINILM, "sst2", "3000-rows", 0, partial(of_sst2, 3_000)),
+    ]
+
+
+def _of_gpu() -> list[Cell]:
+    from tests.bench.gpu import WAYS, measure_bert_base
+    from tests.bench.speed import measure_speed
+
+    teacher = SHARED / "models" / MINILM
+    of_sst2 = partial(measure_speed, teacher, SHARED / "data" / "sst2", SST2_COLUMNS)
+    gpu = partial(Cell, "gpu", seed=0, needs_gpu=True)
+    return [
+        gpu(MINILM, "sst2", "SST-2", measure=partial(of_sst2, 4_800, others=WAYS)),
+        gpu(
+            "bert-12x768",
+            "generated",
+            "BERT-base's size",
+            measure=partial(measure_bert_base, teacher, 3_840, 128),
         ),
     ]
 
 
-CELLS = [*_of_main_job(), *_of_public_tasks(), *_of_speed()]
+CELLS = [*_of_main_job(), *_of_public_tasks(), *_of_speed(), *_of_gpu()]

@@ -35,6 +35,7 @@ class Cell:
     seed: int
     measure: Callable[[], Mapping[str, Any]]
     """Returns the figures, JSON-able."""
+    needs_gpu: bool = False
 
     @property
     def name(self) -> str:
@@ -46,8 +47,19 @@ class Cell:
         return RESULTS / machine / self.table / f"{self.name}.json"
 
 
+def has_gpu() -> bool:
+    """Tell whether torch finds one."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def machine_name() -> str:
-    """Name this machine by its processor and cores: figures of two machines never mix."""
+    """Name this machine by its GPU, or its processor and cores: figures of two machines never mix."""
+    import torch
+
+    if has_gpu():
+        return slug(torch.cuda.get_device_name())
     return f"{slug(describe_machine()['machine'])}-{os.cpu_count()}-cores"
 
 

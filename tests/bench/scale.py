@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -46,31 +47,53 @@ def main(tokenizer: Path, rows: int) -> None:
     with TemporaryDirectory() as name:
         scratch = Path(name)
         (scratch / "data").mkdir()
-        words = sorted(json.loads((tokenizer / "tokenizer.json").read_text())["model"]["vocab"])
-        words = [word for word in words if word.isascii() and word.isalpha()]
         for split, count in (("train", rows), ("validation", 1_000)):
-            _write_rows(scratch / "data" / f"{split}.parquet", words, count, seed=len(split))
-        teacher = _make_teacher(tokenizer, scratch / "teacher")
+            write_rows(scratch / "data" / f"{split}.parquet", tokenizer, count, len(split), (5, 25))
+        shape = BertShape(layers=4, width=64, heads=4)
+        teacher = make_teacher(tokenizer, shape, scratch / "teacher")
         print(json.dumps({"rows": rows, **_measured(scratch, teacher, rows)}))
 
 
-def _write_rows(path: Path, words: list[str], count: int, seed: int) -> None:
+@dataclass(frozen=True)
+class BertShape:
+    """Of a teacher with random weights."""
+
+    layers: int
+    width: int
+    heads: int
+
+
+def write_rows(
+    path: Path, tokenizer: Path, count: int, seed: int, words_a_text: tuple[int, int]
+) -> None:
+    """Write texts of random words; their labels tell whether they have an odd number of them.
+
+    Args:
+        path: of the parquet file.
+        tokenizer: a folder with one, whose words are taken.
+        count: of texts.
+        seed: decides the words.
+        words_a_text: the fewest, and one more than the most.
+    """
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    pieces = sorted(json.loads((tokenizer / "tokenizer.json").read_text())["model"]["vocab"])
+    words = [piece for piece in pieces if piece.isascii() and piece.isalpha()]
     draws = np.random.default_rng(seed)
     schema = pa.schema({"text": pa.string(), "label": pa.int64()})
     with pq.ParquetWriter(path, schema) as writer:
         for start in range(0, count, _ROWS_A_PIECE):
-            lengths = draws.integers(5, 25, min(_ROWS_A_PIECE, count - start))
+            lengths = draws.integers(*words_a_text, min(_ROWS_A_PIECE, count - start))
             texts = [
                 " ".join(words[i] for i in draws.integers(len(words), size=n)) for n in lengths
             ]
             writer.write_table(pa.table({"text": texts, "label": lengths % 2}, schema))
 
 
-def _make_teacher(tokenizer: Path, folder: Path) -> Path:
+def make_teacher(tokenizer: Path, shape: BertShape, folder: Path) -> Path:
+    """Save a BERT with random weights, which tells odd from even, and return its folder."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -80,10 +103,10 @@ def _make_teacher(tokenizer: Path, folder: Path) -> Path:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(load_tokenizer(tokenizer)),
-        hidden_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=256,
+        hidden_size=shape.width,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=4 * shape.width,
         id2label=dict(enumerate(LABELS)),
         label2id={label: number for number, label in enumerate(LABELS)},
     )

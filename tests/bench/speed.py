@@ -2,6 +2,7 @@
 
 The same teacher, student, rows, losses, batch size, epochs, learning rate and validation after each epoch.
 The others do what their tutorials do: fp32, batches padded to their longest row, AdamW over all parameters.
+Whoever has a GPU all train on it, and there a Trainer in bf16 is one way more.
 
 TextBrewer is no dependency: clone airaria/TextBrewer, and name its folder `src` in TEXTBREWER, with the
 folder that holds tensorboard, which it imports, after a colon.
@@ -13,34 +14,51 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-ROWS = 3_000
 ROUNDS = 2
 EPOCHS = 3
-BATCH_SIZE = 32
 LEARNING_RATE = 2e-4
 WARM_UP_SHARE = 0.1
+OTHERS = ("plain-trainer", "textbrewer")
 
 
-def measure_speed(model: Path, data: Path, columns: Mapping[str, str]) -> dict[str, Any]:
-    """Train with each on `ROWS` rows, drawn with seed 0, interleaved; return their times and scores.
+def measure_speed(
+    model: Path,
+    data: Path,
+    columns: Mapping[str, str],
+    rows: int,
+    batch_size: int = 32,
+    others: Sequence[str] = OTHERS,
+) -> dict[str, Any]:
+    """Train with each on some rows, drawn with seed 0, interleaved; return their times and scores.
 
     Args:
         model: a teacher's folder.
         data: a data set's folder.
         columns: of the data set.
+        rows: how many.
+        batch_size: of all.
+        others: rows of `WAYS` to train with beside ours.
     """
-    if "TEXTBREWER" not in os.environ:
+    if "textbrewer" in others and "TEXTBREWER" not in os.environ:
         raise RuntimeError(
             "set TEXTBREWER to the folder src of a clone, and to where tensorboard is"
         )
-    job = {"model": str(model), "data": str(data), "columns": dict(columns)}
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in WAYS}
+    job = {
+        "model": str(model),
+        "data": str(data),
+        "columns": dict(columns),
+        "rows": rows,
+        "batch_size": batch_size,
+    }
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in ("ours", *others)}
     for _ in range(ROUNDS):
         for name, figures in runs.items():
             command = [sys.executable, "-m", "tests.bench.speed", name, json.dumps(job)]
@@ -54,7 +72,7 @@ def measure_speed(model: Path, data: Path, columns: Mapping[str, str]) -> dict[s
         way["times_slower"] = way["seconds"] / ours["seconds"]
         way["times_slower_first_epoch"] = way["first_epoch_s"] / ours["first_epoch_s"]
         way["times_slower_later_epoch"] = way["later_epoch_s"] / ours["later_epoch_s"]
-    return {"rows": ROWS, "epochs": EPOCHS, "ways": ways}
+    return {"rows": rows, "batch_size": batch_size, "epochs": EPOCHS, "ways": ways}
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -91,12 +109,22 @@ def main(name: str, job: Mapping[str, Any]) -> None:
         splits = read_dataset(source, seen.head, seed=0)
         tokenize(splits, seen.head, load_tokenizer(seen.folder), 128, Path(scratch) / "rows")
         rows = open_tokenized(Path(scratch) / "rows")
-        train = rows["train"].shuffle(seed=0).select(range(ROWS)).flatten_indices()
-        work = Work(start, teacher, train, rows["validation"], seen.head, Path(scratch))
+        train = rows["train"].shuffle(seed=0).select(range(job["rows"])).flatten_indices()
+        work = Work(
+            start,
+            teacher,
+            train,
+            rows["validation"],
+            seen.head,
+            job["batch_size"],
+            torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            Path(scratch),
+        )
         begin = time.perf_counter()
         student, ends, notes = WAYS[name](work)
         seconds = time.perf_counter() - begin
-        logits = [model_logits(m, seen.head, rows["validation"]) for m in (student, teacher)]
+        models = [model.to(work.device) for model in (student, teacher)]
+        logits = [model_logits(model, seen.head, rows["validation"]) for model in models]
         labels = read_labels(seen.head, rows["validation"])
         figures = {
             "seconds": seconds,
@@ -109,19 +137,23 @@ def main(name: str, job: Mapping[str, Any]) -> None:
     print(json.dumps(figures))
 
 
+@dataclass(frozen=True)
 class Work:
     """What each way is given."""
 
-    def __init__(
-        self, start: Any, teacher: Any, train: Any, validation: Any, head: Any, scratch: Path
-    ):
-        self.start, self.teacher, self.head = start, teacher, head
-        self.train, self.validation, self.scratch = train, validation, scratch
+    start: Any
+    teacher: Any
+    train: Any
+    validation: Any
+    head: Any
+    batch_size: int
+    device: Any
+    scratch: Path
 
     @property
     def steps(self) -> int:
         """Of the whole training."""
-        return EPOCHS * -(-len(self.train) // BATCH_SIZE)
+        return EPOCHS * -(-len(self.train) // self.batch_size)
 
     def collate(self, rows: list[Any]) -> dict[str, Any]:
         """Pad a batch to its longest row."""
@@ -156,10 +188,10 @@ def ours(work: Work) -> Trained:
             ends.append(time.perf_counter())
             durations.append([])
         else:
-            durations[-1].append(1 / record.rows_per_s)  # of all but the last step 32 rows alike
+            durations[-1].append(1 / record.rows_per_s)  # of all but the last step as many rows
 
     settings = TrainingSettings(
-        epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE, dropout=False
+        epochs=EPOCHS, batch_size=work.batch_size, learning_rate=LEARNING_RATE, dropout=False
     )
     job = Job(work.train, work.validation, work.head, LossWeights(), settings)
     trained = distill(work.start, work.teacher, job, listen, work.scratch)
@@ -177,8 +209,8 @@ def _shares(work: Work, precision: Any, durations: list[list[float]]) -> dict[st
 
     tokens = sum(work.train["length"][:])
     student, teacher = (_matrix_weights(model) for model in (work.start, work.teacher))
-    peak = _matmul_peak(DTYPES[precision])
-    first, *later = (BATCH_SIZE * sum(seconds) for seconds in durations if seconds)
+    peak = _matmul_peak(DTYPES[precision], work.device)
+    first, *later = (work.batch_size * sum(seconds) for seconds in durations if seconds)
     return {
         "matmul_peak_gflops": peak / 1e9,
         "share_first_epoch": tokens * (6 * student + 2 * teacher) / first / peak,
@@ -192,20 +224,20 @@ def _matrix_weights(model: Any) -> int:
     )
 
 
-def _matmul_peak(dtype: Any) -> float:
-    """Return the operations a second of a layer's largest product, of 512 tokens."""
+def _matmul_peak(dtype: Any, device: Any) -> float:
+    """Return the operations a second of a layer's largest product of 512 tokens; of a GPU, of 8192 cubed."""
     import torch
+    from torch.utils.benchmark import Timer
 
-    tokens, weight = torch.randn(512, 384).to(dtype), torch.randn(1536, 384).to(dtype)
-    times = []
-    for _ in range(500):
-        start = time.perf_counter()
-        torch.nn.functional.linear(tokens, weight)
-        times.append(time.perf_counter() - start)
-    return 2 * 512 * 384 * 1536 / statistics.median(times)
+    tokens, inputs, outputs = (512, 384, 1536) if device.type == "cpu" else (8192, 8192, 8192)
+    shapes = {"tokens": (tokens, inputs), "weight": (outputs, inputs)}
+    drawn = {name: torch.randn(shape, device=device).to(dtype) for name, shape in shapes.items()}
+    timer = Timer("linear(tokens, weight)", "from torch.nn.functional import linear", globals=drawn)
+    seconds = timer.blocked_autorange(min_run_time=0.5).median
+    return 2 * tokens * inputs * outputs / seconds
 
 
-def plain_trainer(work: Work) -> Trained:
+def plain_trainer(work: Work, bf16: bool = False) -> Trained:
     """Train with transformers' Trainer, the three losses in `compute_loss`."""
     import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -214,7 +246,7 @@ def plain_trainer(work: Work) -> Trained:
     from distill_core.losses import Objective, Output, Pair, combine
 
     ends: list[float] = []
-    teacher = work.teacher.eval()
+    teacher = work.teacher.eval().to(work.device)
 
     class Distillation(Trainer):
         def compute_loss(
@@ -236,14 +268,15 @@ def plain_trainer(work: Work) -> Trained:
     arguments = TrainingArguments(
         output_dir=str(work.scratch / "trainer"),
         num_train_epochs=EPOCHS,
-        per_device_train_batch_size=BATCH_SIZE,
+        per_device_train_batch_size=work.batch_size,
         learning_rate=LEARNING_RATE,
         warmup_ratio=WARM_UP_SHARE,
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
-        use_cpu=True,
+        use_cpu=work.device.type == "cpu",
+        bf16=bf16,
         logging_strategy="no",
     )
     trainer = Distillation(
@@ -254,7 +287,7 @@ def plain_trainer(work: Work) -> Trained:
         callbacks=[Clock()],
     )
     trainer.train()
-    return work.start, ends, {"precision": "fp32"}
+    return work.start, ends, {"precision": "bf16" if bf16 else "fp32"}
 
 
 def textbrewer(work: Work) -> Trained:
@@ -291,11 +324,10 @@ def textbrewer(work: Work) -> Trained:
             "losses": outputs.loss,
         }
 
-    training = TrainingConfig(output_dir=str(work.scratch / "textbrewer"), device="cpu")
-    distiller = GeneralDistiller(
-        training, config, work.teacher.eval(), work.start, adaptor, adaptor
-    )
-    loader = DataLoader(work.train, BATCH_SIZE, shuffle=True, collate_fn=work.collate)
+    training = TrainingConfig(output_dir=str(work.scratch / "textbrewer"), device=str(work.device))
+    student, teacher = work.start.to(work.device), work.teacher.eval().to(work.device)
+    distiller = GeneralDistiller(training, config, teacher, student, adaptor, adaptor)
+    loader = DataLoader(work.train, work.batch_size, shuffle=True, collate_fn=work.collate)
     with distiller:
         distiller.train(
             torch.optim.AdamW(work.start.parameters(), lr=LEARNING_RATE, weight_decay=0.01),
@@ -315,6 +347,7 @@ def textbrewer(work: Work) -> Trained:
 WAYS: dict[str, Callable[[Work], Trained]] = {
     "ours": ours,
     "plain-trainer": plain_trainer,
+    "plain-trainer-bf16": partial(plain_trainer, bf16=True),
     "textbrewer": textbrewer,
 }
 
