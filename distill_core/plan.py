@@ -3,16 +3,18 @@
 from dataclasses import asdict
 from typing import Any
 
+from distill_core.axes import Shapes
 from distill_core.config import LossWeights, Pipeline, StudentShape
 from distill_core.dataset import Splits
 from distill_core.errors import ConfigError
-from distill_core.families import FAMILIES
+from distill_core.families import FAMILIES, Width
 from distill_core.graph.table import SEVERAL_SEQUENCES, accepted_answers
 from distill_core.heads import Head
 from distill_core.layers import count_layers, map_layers, pick_layers
+from distill_core.schemes import check_packed_words
 from distill_core.teacher import ModelDescription, load_tokenizer
 from distill_core.unlabelled import count_copies, note_copies
-from distill_core.width import check_same_heads, count_parameters, pick_width
+from distill_core.width import check_same_heads, count_parameters, narrow_shapes, pick_width
 
 LARGEST_FILE = 2**31
 """Bytes that one ONNX file cannot reach: protobuf's limit for a message."""
@@ -40,6 +42,8 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] 
     _check_graph(pipeline, teacher)
     if teacher.head.answers_in_tokens:
         _check_words(pipeline.student, teacher.head.name)
+    if pipeline.student.packed_words:
+        check_packed_words(_count_word_weights(teacher, width))
     if width and teacher.stack.width and "attention" in pipeline.losses.at(0.0):
         check_same_heads(width.heads, teacher.stack.width.heads)
     if pipeline.student.layers != "search":
@@ -62,6 +66,13 @@ def _check_words(student: StudentShape, head: str) -> None:
             f"student.packed_words: {head} multiplies by the word embeddings, which have to be whole for "
             "that; accepted: false"
         )
+
+
+def _count_word_weights(teacher: ModelDescription, width: Width | None) -> int:
+    """Count those of the matrix with the most rows, the word embeddings of any but a tiny vocabulary."""
+    shapes: Shapes = teacher.shapes if width is None else narrow_shapes(teacher, width)
+    rows, columns = max(tuple(shape) for shape in shapes.values() if len(shape) == 2)
+    return rows * columns
 
 
 def _check_size(parameters: int) -> None:

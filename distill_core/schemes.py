@@ -3,6 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from distill_core.errors import ConfigError
+
+LEAST_PACKED = 500_000
+"""Numbers of a table, which is unpacked at each call: positions of 512 x 384 would save 98 kB, and take as
+long as the words do. The same goes for rows that are to be coarser."""
+
 RUNTIMES = ("onnxruntime", "onnxruntime-android", "onnxruntime-objc", "onnxruntime-web")
 """Packages that a file is made for, each a full build of onnxruntime for one kind of place."""
 
@@ -113,3 +119,19 @@ SCHEMES = {
 def largest_weight(reduce_range: bool) -> int:
     """Return the largest whole number of a weight, its least being the negative of it."""
     return 64 if reduce_range else 127
+
+
+def check_packed_words(weights: int) -> None:
+    """Check that files pack a student's word embeddings.
+
+    Args:
+        weights: of the table.
+
+    Raises:
+        ConfigError: there are too few.
+    """
+    if weights < LEAST_PACKED:
+        raise ConfigError(
+            f"student.packed_words: the word embeddings have {weights:,} weights, and files hold fewer "
+            f"than {LEAST_PACKED:,} in 8 bits; accepted: false"
+        )

@@ -12,11 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int8, UInt
 
 from distill_core.quantization.codebook import Codebook, channel_scales
+from distill_core.schemes import LEAST_PACKED
 from distill_core.vocabulary import Ids
-
-LEAST = 500_000
-"""Numbers of a table, which is unpacked at each call: positions of 512 x 384 would save 98 kB, and take as
-long as the words do. The same goes for rows that are to be coarser."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def find_rare(shape: tuple[int, int], used: Ids | None) -> Bool[np.ndarray, " ro
     if used is None:
         return none
     rare = ~np.isin(np.arange(shape[0]), used)
-    worth_it = rare.sum() * shape[1] >= LEAST and not rare.all()
+    worth_it = rare.sum() * shape[1] >= LEAST_PACKED and not rare.all()
     return rare if worth_it else none
 
 

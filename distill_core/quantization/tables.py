@@ -7,9 +7,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from distill_core.quantization.coded import LEAST, CodedRows, Rows, find_rare
+from distill_core.quantization.coded import CodedRows, Rows, find_rare
 from distill_core.quantization.lookup import Store, add, join, look_up, put_for, widen
 from distill_core.quantization.readers import count_readers
+from distill_core.schemes import LEAST_PACKED
 from distill_core.vocabulary import Ids
 
 _RESHAPERS = {"Reshape", "Cast", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
@@ -49,7 +50,7 @@ def find_tables(
         scale, zero = (numpy_helper.to_array(arrays[name]) for name in widener.input[1:])
         numbers = numpy_helper.to_array(arrays[node.input[0]])
         # A decoder that shares the table multiplies by it: that one stays.
-        if readers[node.input[0]] == 1 and numbers.size >= LEAST:
+        if readers[node.input[0]] == 1 and numbers.size >= LEAST_PACKED:
             weights = (numbers.astype(np.float32) - zero) * scale
             of_words = _origin(graph, node.input[1]) == "input_ids"
             rows = Rows(weights, find_rare(weights.shape, used if of_words else None))

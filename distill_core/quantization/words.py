@@ -16,7 +16,6 @@ from jaxtyping import Float
 from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedModel
 
-from distill_core.errors import ConfigError
 from distill_core.optimization import word_embeddings
 from distill_core.quantization.codebook import (
     LARGE,
@@ -26,8 +25,8 @@ from distill_core.quantization.codebook import (
     learn_codebook,
     put_coarse_first,
 )
-from distill_core.quantization.coded import LEAST, CodedRows, Rows, encode, find_rare
-from distill_core.schemes import largest_weight
+from distill_core.quantization.coded import CodedRows, Rows, encode, find_rare
+from distill_core.schemes import check_packed_words, largest_weight
 from distill_core.vocabulary import Ids
 
 WORDS = "coded_words.safetensors"
@@ -51,11 +50,7 @@ def code_words(model: PreTrainedModel, used: Ids) -> CodedRows:
         ConfigError: the table is so small that files do not pack it.
     """
     table = word_embeddings(model).weight
-    if table.numel() < LEAST:
-        raise ConfigError(
-            f"student.packed_words: the word embeddings have {table.numel():,} weights, and files hold fewer "
-            f"than {LEAST:,} in 8 bits; accepted: false"
-        )
+    check_packed_words(table.numel())
     coded = _code(table.detach().numpy(), used)
     with torch.no_grad():
         table.copy_(torch.from_numpy(coded.weights()))

@@ -22,11 +22,17 @@ def tokenizer(tiny_bert: Path) -> PreTrainedTokenizerFast:
     return load_tokenizer(tiny_bert)
 
 
-def check(teacher: Path, more: Mapping[str, Any] | None = None, **losses: Any) -> None:
+def check(
+    teacher: Path,
+    more: Mapping[str, Any] | None = None,
+    student: Mapping[str, Any] | None = None,
+    **losses: Any,
+) -> None:
     pipeline = Pipeline(
         name="test",
         teacher=TeacherSource(source=str(teacher)),
         data=DataSource(source="owner/data", max_length=32, **(more or {})),
+        student=student or {},
         losses=losses,
     )
     check_fit(pipeline, describe(teacher))
@@ -100,14 +106,14 @@ def test_more_text_is_refused_where_a_head_reads_none_as_it_stands(
 def test_tokens_stay_as_they_are_where_the_answers_are_tokens(
     student: dict[str, Any], message: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    pipeline = Pipeline(
-        name="test",
-        teacher=TeacherSource(source=str(save_small("bert", "ForMaskedLM", tokenizer, tmp_path))),
-        data=DataSource(source="owner/data", max_length=32),
-        student=student,
-    )
+    teacher = save_small("bert", "ForMaskedLM", tokenizer, tmp_path)
     with pytest.raises(ConfigError, match=message):
-        check_fit(pipeline, describe(tmp_path))
+        check(teacher, student=student)
+
+
+def test_words_too_few_to_be_packed_are_refused_before_anything_is_made(tiny_bert: Path) -> None:
+    with pytest.raises(ConfigError, match=r"student\.packed_words.*2,528 weights.*accepted: false"):
+        check(tiny_bert, student={"packed_words": True})
 
 
 @pytest.mark.parametrize(
