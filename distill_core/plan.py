@@ -1,5 +1,6 @@
 """What a run would do, from the pipeline file, the teacher's headers and the rows alone."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +13,7 @@ from distill_core.graph.table import SEVERAL_SEQUENCES, accepted_answers
 from distill_core.heads import Head
 from distill_core.layers import count_layers, map_layers, pick_layers
 from distill_core.schemes import check_packed_words
+from distill_core.targets import Target
 from distill_core.teacher import ModelDescription, load_tokenizer
 from distill_core.unlabelled import count_copies, note_copies
 from distill_core.width import check_same_heads, count_parameters, narrow_shapes, pick_width
@@ -165,48 +167,60 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
         ConfigError: the pipeline file does not fit the teacher.
     """
     layers = check_fit(pipeline, teacher)
-    count = count_layers(teacher.stack.kinds, pipeline.student)
-    width = pick_width(teacher, pipeline.student)
-    parameters = count_parameters(teacher, count, width)
     augment = pipeline.data.augment
     copies = count_copies(augment, teacher.head, len(splits.train))
+    student = _of_student(pipeline.student, teacher, layers)
     return {
         "name": pipeline.name,
-        "teacher": {
-            "source": pipeline.teacher.source,
-            "fingerprint": teacher.fingerprint,
-            "architecture": teacher.architecture,
-            "task": teacher.head.name,
-            "labels": list(teacher.head.labels),
-            "layers": teacher.layers,
-            "parameters": teacher.parameters,
-            "bytes": teacher.size_bytes,
-        },
+        "teacher": _of_teacher(pipeline.teacher.source, teacher),
         "data": {
             "rows": {name: len(rows) for name, rows in splits.named().items()},
             "evaluation_split": splits.evaluation,
             "notes": [*splits.notes, *note_copies(augment, copies)],
         },
-        "student": {
-            "layers": "search" if layers is None else list(layers),
-            "count": count,
-            "width": None if width is None else asdict(width),
-            "packed_words": pipeline.student.packed_words,
-            "parameters": parameters,
-            "bytes": 4 * parameters,
-        },
+        "student": student,
         "steps": _count_steps(pipeline, teacher.head, splits, copies),
-        "targets": [
-            {
-                "target": target.name,
-                "schemes": [scheme.name for scheme in target.schemes],
-                "runtime": target.runtime,
-                "provider": target.provider,
-                "expected_bytes": parameters,  # 8-bit weights; biases and norms stay fp32
-            }
-            for target in pipeline.rows
-        ],
+        "targets": [_of_target(target, student["parameters"]) for target in pipeline.rows],
         "gate": pipeline.limits.model_dump(mode="json"),
+    }
+
+
+def _of_teacher(source: str, teacher: ModelDescription) -> dict[str, Any]:
+    return {
+        "source": source,
+        "fingerprint": teacher.fingerprint,
+        "architecture": teacher.architecture,
+        "task": teacher.head.name,
+        "labels": list(teacher.head.labels),
+        "layers": teacher.layers,
+        "parameters": teacher.parameters,
+        "bytes": teacher.size_bytes,
+    }
+
+
+def _of_student(
+    shape: StudentShape, teacher: ModelDescription, layers: Sequence[int] | None
+) -> dict[str, Any]:
+    count = count_layers(teacher.stack.kinds, shape)
+    width = pick_width(teacher, shape)
+    parameters = count_parameters(teacher, count, width)
+    return {
+        "layers": "search" if layers is None else list(layers),
+        "count": count,
+        "width": None if width is None else asdict(width),
+        "packed_words": shape.packed_words,
+        "parameters": parameters,
+        "bytes": 4 * parameters,
+    }
+
+
+def _of_target(target: Target, parameters: int) -> dict[str, Any]:
+    return {
+        "target": target.name,
+        "schemes": [scheme.name for scheme in target.schemes],
+        "runtime": target.runtime,
+        "provider": target.provider,
+        "expected_bytes": parameters,  # 8-bit weights; biases and norms stay fp32
     }
 
 

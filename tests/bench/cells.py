@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from tests.bench.harness import ROOT, Cell
+from tests.bench.harness import ROOT, Cell, Measure
 from tests.bench.jobs import (
     COMMAND,
     MINILM,
@@ -16,6 +16,7 @@ from tests.bench.jobs import (
     PACKED,
     SST2,
     WORK,
+    WholeJob,
     cells_of_jobs,
     run_pipeline,
 )
@@ -64,10 +65,29 @@ def second_run() -> Mapping[str, Any]:
     return seconds_of(*SST2.arguments(), "--output", str(SST2.output()))
 
 
-def _of_main_job() -> list[Cell]:
-    """Return the cells on SST-2 and its teachers, by the command line."""
-    from tests.bench.agreement import TARGETS, measure_agreement
+def _of_paper_size() -> list[Cell]:
     from tests.bench.paper_size import NAME, NARROW, ONE_EPOCH, TRIMMED, measure_paper_size
+
+    students = ((ONE_EPOCH, 0), (TRIMMED, 0), *((narrow, 0) for narrow in NARROW))
+    return [
+        Cell("paper-size", NAME, "sst2", name, n, partial(measure_paper_size, name, n))
+        for name, n in (*students, (ONE_EPOCH, 1), (ONE_EPOCH, 2))
+    ]
+
+
+def _of_the_front_door() -> list[Cell]:
+    cell = partial(Cell, "door", MINILM, "sst2", seed=0)
+    return [
+        cell(setting="help", measure=partial(seconds_of, "--help")),
+        cell(setting="check", measure=partial(seconds_of, "check", str(SST2.pipeline))),
+        cell(setting="second-run", measure=second_run),
+        Cell("demo", "embedded", "docstrings", "default", 0, demo),
+    ]
+
+
+def _of_files() -> list[Cell]:
+    """Return the cells that hold the files of students against each other."""
+    from tests.bench.agreement import TARGETS, measure_agreement
     from tests.bench.schemes import (
         WAYS,
         WAYS_ELSEWHERE,
@@ -76,49 +96,26 @@ def _of_main_job() -> list[Cell]:
         measure_side_by_side,
     )
 
-    cell = partial(Cell, model=MINILM, data="sst2", seed=0)
+    def of(job: WholeJob, table: str, setting: str, measure: Measure) -> Cell:
+        return Cell(table, job.model, job.data, setting, 0, measure)
+
     ways = [
         (SST2, WAYS),
         *((job, WAYS_PACKED) for job in PACKED),
         *((job, WAYS_ELSEWHERE) for job in OTHERS),
     ]
     return [
-        *cells_of_jobs(),
         *(
-            Cell("paper-size", NAME, "sst2", name, n, partial(measure_paper_size, name, n))
-            for name, n in (
-                (ONE_EPOCH, 0),
-                (TRIMMED, 0),
-                *((narrow, 0) for narrow in NARROW),
-                (ONE_EPOCH, 1),
-                (ONE_EPOCH, 2),
-            )
-        ),
-        cell("door", setting="help", measure=partial(seconds_of, "--help")),
-        cell("door", setting="check", measure=partial(seconds_of, "check", str(SST2.pipeline))),
-        cell("door", setting="second-run", measure=second_run),
-        *(
-            Cell("schemes", job.model, job.data, setting, 0, partial(measure_scheme, name, job))
+            of(job, "schemes", setting, partial(measure_scheme, name, job))
             for job, names in ways
             for name in names
             for setting in [name if job.student == "default" else f"{job.student}, {name}"]
         ),
         *(
-            Cell(
-                "side-by-side",
-                job.model,
-                job.data,
-                job.student,
-                0,
-                partial(measure_side_by_side, job),
-            )
+            of(job, "side-by-side", job.student, partial(measure_side_by_side, job))
             for job in PACKED
         ),
-        *(
-            cell("agreement", setting=name, measure=partial(measure_agreement, name))
-            for name in TARGETS
-        ),
-        Cell("demo", "embedded", "docstrings", "default", 0, demo),
+        *(of(SST2, "agreement", name, partial(measure_agreement, name)) for name in TARGETS),
     ]
 
 
@@ -193,4 +190,12 @@ def _of_gpu() -> list[Cell]:
     ]
 
 
-CELLS = [*_of_main_job(), *_of_public_tasks(), *_of_speed(), *_of_gpu()]
+CELLS = [
+    *cells_of_jobs(),
+    *_of_paper_size(),
+    *_of_files(),
+    *_of_the_front_door(),
+    *_of_public_tasks(),
+    *_of_speed(),
+    *_of_gpu(),
+]

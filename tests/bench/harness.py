@@ -24,6 +24,10 @@ RESULTS = HERE / "results"
 ROOT = HERE.parents[1]
 
 
+Measure = Callable[[], Mapping[str, Any]]
+"""Returns figures, JSON-able."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One measurement."""
@@ -33,8 +37,7 @@ class Cell:
     data: str
     setting: str
     seed: int
-    measure: Callable[[], Mapping[str, Any]]
-    """Returns the figures, JSON-able."""
+    measure: Measure
     needs_gpu: bool = False
 
     @property
