@@ -56,6 +56,7 @@ def time_models(
     subjects: Sequence[Subject],
     rows: Sequence[Mapping[str, Any]],
     worker: Sequence[str] = PYTHON,
+    rounds: int = ROUNDS,
 ) -> dict[str, Timing]:
     """Time models side by side: in each round every one of them, in a fresh process.
 
@@ -63,6 +64,7 @@ def time_models(
         subjects: what to time; the names must differ.
         rows: tokenized texts; `pick_rows` chooses them.
         worker: the command that times one of them.
+        rounds: how often.
 
     Returns:
         A timing for each name.
@@ -70,11 +72,11 @@ def time_models(
     Raises:
         RunError: a process failed.
     """
-    rounds = [
+    timed = [
         {s.name: _run_worker(worker, s, _inputs(s.rows or rows)) for s in subjects}
-        for _ in range(ROUNDS)
+        for _ in range(rounds)
     ]
-    return {s.name: _summarise([figures[s.name] for figures in rounds]) for s in subjects}
+    return {s.name: _summarise([figures[s.name] for figures in timed]) for s in subjects}
 
 
 def _inputs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -31,11 +31,12 @@ class Recipe:
     """Whether the student starts from its teacher's weights, not from random ones."""
 
 
-DEFAULT, ALONE = "default", "labels-alone"
+DEFAULT, ALONE, BETWEEN = "default", "labels-alone", "unlabelled-between"
 RECIPES = {
     DEFAULT: Recipe(augment="auto"),
     "no-augmentation": Recipe(),
     ALONE: Recipe(taught=False),
+    BETWEEN: Recipe(unlabelled=True),
     "unlabelled-first": Recipe(training={"unlabelled": "first"}, unlabelled=True),
     "unlabelled-first, logits": Recipe(
         losses={"soft": "mse", "distillation": 1.0},

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.bench.recipes import ALONE, DEFAULT, RECIPES, Recipe, write_unlabelled
+from tests.bench.recipes import ALONE, BETWEEN, DEFAULT, RECIPES, Recipe, write_unlabelled
 from tests.bench.teachers import TASKS, print_validation, teacher_of, tokenized
 
 
@@ -17,6 +17,7 @@ def planned() -> list[tuple[str, str, int]]:
         *((task, DEFAULT, seed) for seed in (0, 1, 2) for task in tasks),
         *((task, ALONE, 0) for task in tasks),
         *((task, "no-augmentation", 0) for task in tasks),
+        *(("sst2", BETWEEN, seed) for seed in (0, 1, 2)),
         *(("wnut17", recipe, seed) for seed in (0, 1, 2) for recipe in RECIPES),
     )
     return list(dict.fromkeys(cells))

@@ -13,7 +13,7 @@ from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
 from transformers import PretrainedConfig
 
 from distill_core.batches import open_tokenized
-from distill_core.benchmark import Subject, as_facts, pick_rows, time_models
+from distill_core.benchmark import ROUNDS, Subject, as_facts, pick_rows, time_models
 from distill_core.errors import RunError
 from distill_core.files import read_json
 from distill_core.heads import HEADS
@@ -48,6 +48,9 @@ WAYS_PACKED = (
 )
 """What is tried where words were packed before the training: codebooks, and optimum's best."""
 
+
+WASM_ROUNDS = 9
+"""Processes of node that run one file differ by a third."""
 
 SIDE_BY_SIDE = (
     "int8-embeddings-of-4-bits",
@@ -136,7 +139,7 @@ def compare_files(stages: Path) -> dict[str, Any]:
             files[name] = _quantize(name, student, Path(folder, name))
         subjects = [Subject(name, "onnx", file) for name, file in files.items()]
         native = as_facts(time_models(subjects, student.texts))
-        wasm = _time_in_wasm(subjects, student.texts) or {}
+        wasm = _time_in_wasm(subjects, student.texts, WASM_ROUNDS) or {}
         return {
             "files": {
                 name: {**student.score(file), "timings": native[name], "wasm": wasm.get(name)}
@@ -160,13 +163,13 @@ def _quantize(name: str, student: _Student, folder: Path) -> Path:
 
 
 def _time_in_wasm(
-    subjects: Sequence[Subject], rows: Sequence[Mapping[str, Any]]
+    subjects: Sequence[Subject], rows: Sequence[Mapping[str, Any]], rounds: int = ROUNDS
 ) -> dict[str, Any] | None:
     """Return what files take in onnxruntime-web, in node; None of those that it does not load."""
     timer = wasm_timer()
     if timer is None:
         raise RuntimeError(f"onnxruntime-web: not under {FOLDER}; run `make verifiers` first")
     try:
-        return as_facts(time_models(subjects, rows, timer.before))
+        return as_facts(time_models(subjects, rows, timer.before, rounds))
     except RunError:
         return None
