@@ -66,6 +66,7 @@ def measure_speed(
             if done.returncode:
                 raise RuntimeError(done.stderr)
             figures.append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"  {name}: {figures[-1]['seconds']:.1f} s", flush=True)
     ways = {name: _summary(figures) for name, figures in runs.items()}
     ours = ways["ours"]
     for way in ways.values():
