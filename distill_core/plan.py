@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from distill_core.axes import Shapes
 from distill_core.config import LossWeights, Pipeline, StudentShape
 from distill_core.dataset import Splits
 from distill_core.errors import ConfigError
@@ -16,7 +15,7 @@ from distill_core.schemes import check_packed_words
 from distill_core.targets import Target
 from distill_core.teacher import ModelDescription, load_tokenizer
 from distill_core.unlabelled import count_copies, note_copies
-from distill_core.width import check_same_heads, count_parameters, narrow_shapes, pick_width
+from distill_core.width import check_same_heads, count_parameters, pick_width, student_shapes
 
 LARGEST_FILE = 2**31
 """Bytes that one ONNX file cannot reach: protobuf's limit for a message."""
@@ -72,8 +71,8 @@ def _check_words(student: StudentShape, head: str) -> None:
 
 def _count_word_weights(teacher: ModelDescription, width: Width | None) -> int:
     """Count those of the matrix with the most rows, the word embeddings of any but a tiny vocabulary."""
-    shapes: Shapes = teacher.shapes if width is None else narrow_shapes(teacher, width)
-    rows, columns = max(tuple(shape) for shape in shapes.values() if len(shape) == 2)
+    shapes = student_shapes(teacher, width).values()
+    rows, columns = max(tuple(shape) for shape in shapes if len(shape) == 2)
     return rows * columns
 
 

@@ -207,7 +207,8 @@ class _Run:
         self.trained.steps = [StepRecord(**record) for record in state["steps"]]
         self.trained.epochs = [EpochRecord(**record) for record in state["epochs"]]
         torch.set_rng_state(state["random"])
-        torch.cuda.set_rng_state_all(state["random_of_devices"])
+        # Another machine may have fewer of them.
+        torch.cuda.set_rng_state_all(state["random_of_devices"][: torch.cuda.device_count()])
 
 
 def _validate(model: PreTrainedModel, job: Job, epoch: int, trained: Trained) -> EpochRecord:

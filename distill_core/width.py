@@ -80,12 +80,17 @@ def check_same_heads(student: int, teacher: int) -> None:
 
 def count_parameters(teacher: ModelDescription, layers: int, width: Width | None) -> int:
     """Return the parameters of a student, from the shapes of its teacher's tensors."""
-    shapes: Shapes = teacher.shapes if width is None else narrow_shapes(teacher, width)
+    shapes = student_shapes(teacher, width)
     gone = teacher.layers - layers
     return sum(map(prod, shapes.values())) - gone * count_layer(shapes, teacher.layer_prefix)
 
 
-def narrow_shapes(teacher: ModelDescription, width: Width) -> Shapes:
+def student_shapes(teacher: ModelDescription, width: Width | None) -> Shapes:
+    """Return the shapes of a student's tensors, those of all the teacher's layers; None keeps the width."""
+    return teacher.shapes if width is None else _narrow_shapes(teacher, width)
+
+
+def _narrow_shapes(teacher: ModelDescription, width: Width) -> Shapes:
     """Return the shapes of the teacher's tensors when they are cut to a width."""
     sizes: dict[Axis, int] = {
         "hidden": width.hidden_size,

@@ -22,6 +22,7 @@ from tests.bench.jobs import (
 )
 from tests.bench.teachers import SHARED
 
+SMALL = SHARED / "models" / MINILM
 SST2_COLUMNS = {"text": "sentence", "label": "label"}
 
 
@@ -150,12 +151,16 @@ def _of_public_tasks() -> list[Cell]:
     ]
 
 
-def _of_speed() -> list[Cell]:
-    from tests.bench.scale import COUNTS, measure_scale
+def _race_on_sst2(rows: int, **more: Any) -> Measure:
     from tests.bench.speed import measure_speed
 
-    teacher = SHARED / "models" / MINILM
-    of_sst2 = partial(measure_speed, teacher, SHARED / "data" / "sst2", SST2_COLUMNS)
+    data = SHARED / "data" / "sst2"
+    return partial(measure_speed, SMALL, data, SST2_COLUMNS, rows, **more)
+
+
+def _of_speed() -> list[Cell]:
+    from tests.bench.scale import COUNTS, measure_scale
+
     return [
         *(
             Cell(
@@ -164,28 +169,25 @@ def _of_speed() -> list[Cell]:
                 "generated",
                 f"{n}-rows",
                 0,
-                partial(measure_scale, teacher, n),
+                partial(measure_scale, SMALL, n),
             )
             for n in COUNTS
         ),
-        Cell("speed", MINILM, "sst2", "3000-rows", 0, partial(of_sst2, 3_000)),
+        Cell("speed", MINILM, "sst2", "3000-rows", 0, _race_on_sst2(3_000)),
     ]
 
 
 def _of_gpu() -> list[Cell]:
     from tests.bench.gpu import WAYS, measure_bert_base
-    from tests.bench.speed import measure_speed
 
-    teacher = SHARED / "models" / MINILM
-    of_sst2 = partial(measure_speed, teacher, SHARED / "data" / "sst2", SST2_COLUMNS)
     gpu = partial(Cell, "gpu", seed=0, needs_gpu=True)
     return [
-        gpu(MINILM, "sst2", "SST-2", measure=partial(of_sst2, 4_800, others=WAYS)),
+        gpu(MINILM, "sst2", "SST-2", measure=_race_on_sst2(4_800, others=WAYS)),
         gpu(
             "bert-12x768",
             "generated",
             "BERT-base's size",
-            measure=partial(measure_bert_base, teacher, 3_840, 128),
+            measure=partial(measure_bert_base, SMALL, 3_840, 128),
         ),
     ]
 

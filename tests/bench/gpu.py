@@ -5,10 +5,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.bench.scale import BertShape, make_teacher, write_rows
-from tests.bench.speed import OTHERS, measure_speed
+from tests.bench.speed import measure_speed
 
 TRAINERS = ("plain-trainer", "plain-trainer-bf16")
-WAYS = tuple(dict.fromkeys((*TRAINERS, *OTHERS)))
+WAYS = (*TRAINERS, "textbrewer")
 BERT_BASE = BertShape(layers=12, width=768, heads=12)
 WORDS_A_TEXT = (140, 160)
 """So that every text is cut to 128 tokens."""

@@ -58,12 +58,11 @@ def has_gpu() -> bool:
 
 
 def machine_name() -> str:
-    """Name this machine by its GPU, or its processor and cores: figures of two machines never mix."""
+    """Name this machine by processor, cores and GPU, if any: figures of two machines never mix."""
     import torch
 
-    if has_gpu():
-        return slug(torch.cuda.get_device_name())
-    return f"{slug(describe_machine()['machine'])}-{os.cpu_count()}-cores"
+    gpu = f"-{slug(torch.cuda.get_device_name())}" if has_gpu() else ""
+    return f"{slug(describe_machine()['machine'])}-{os.cpu_count()}-cores{gpu}"
 
 
 def slug(text: str) -> str:

@@ -233,7 +233,12 @@ def _matmul_peak(dtype: Any, device: Any) -> float:
     tokens, inputs, outputs = (512, 384, 1536) if device.type == "cpu" else (8192, 8192, 8192)
     shapes = {"tokens": (tokens, inputs), "weight": (outputs, inputs)}
     drawn = {name: torch.randn(shape, device=device).to(dtype) for name, shape in shapes.items()}
-    timer = Timer("linear(tokens, weight)", "from torch.nn.functional import linear", globals=drawn)
+    timer = Timer(
+        "linear(tokens, weight)",
+        "from torch.nn.functional import linear",
+        globals=drawn,
+        num_threads=torch.get_num_threads(),
+    )
     seconds = timer.blocked_autorange(min_run_time=0.5).median
     return 2 * tokens * inputs * outputs / seconds
 

@@ -442,8 +442,8 @@ def _beside(records: list[Record]) -> list[Record]:
             row = {**record, "setting": name, "figures": file}
             for where in ("timings", "wasm"):
                 if file[where]:  # a file that does not load leaves all of them without times there
-                    row[f"{where}_ms"] = ms = file[where]["p50_ms"]
-                    row[f"{where}_faster"] = min(o[where]["p50_ms"] for o in optimum) / ms
+                    best = min(preset[where]["p50_ms"] for preset in optimum)
+                    row[f"{where}_faster"] = best / file[where]["p50_ms"]
             rows.append(row)
     return rows
 
@@ -466,7 +466,7 @@ DERIVED: dict[str, tuple[str, str, Callable[[list[Record]], list[Record]], Seque
         _beside,
         (
             *_FILE,
-            ("p50 ms", _cell("timings_ms", "{:.2f}")),
+            ("p50 ms", _figure("timings.p50_ms", "{:.2f}")),
             ("faster", _cell("timings_faster", "{:.2f}×")),
             ("wasm p50 ms", _spread_in_wasm),
             ("faster in wasm", _cell("wasm_faster", "{:.2f}×")),

@@ -17,8 +17,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch fin
 
 @pytest.fixture
 def another_device() -> Iterator[None]:
-    """Let accelerate choose its device anew, here and after the test."""
-    AcceleratorState._reset_state(reset_partial_state=True)
+    """Let accelerate choose its device anew after the test."""
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
 
