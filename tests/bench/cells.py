@@ -187,7 +187,7 @@ def _of_gpu() -> list[Cell]:
             "bert-12x768",
             "generated",
             "BERT-base's size",
-            measure=partial(measure_bert_base, SMALL, 3_840, 128),
+            measure=partial(measure_bert_base, SMALL, 6_400, 128),
         ),
     ]
 
