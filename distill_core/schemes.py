@@ -74,7 +74,9 @@ INT8_WORDS = Scheme("int8-embeddings-of-4-bits", "codebook", packs="embeddings")
 INT8_WORDS_REDUCED = replace(
     INT8_WORDS, name="int8-embeddings-of-4-bits-reduced-range", reduce_range=True
 )
-INT8_WORDS_WEB = replace(INT8_WORDS_REDUCED, name="int8-embeddings-of-4-bits-web", byte_codes=True)
+INT8_WORDS_WEB = replace(
+    INT8_WORDS_REDUCED, name="int8-embeddings-of-4-bits-web", byte_codes=True, fused=True
+)
 INT8_STATIC = Scheme("int8-static", "calibrated")
 INT8_STATIC_ENTROPY = Scheme("int8-static-entropy", "calibrated", calibration="entropy")
 INT8_STATIC_PERCENTILE = Scheme("int8-static-percentile", "calibrated", calibration="percentile")

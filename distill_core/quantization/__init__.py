@@ -80,7 +80,8 @@ def _pack(
         # full range, which says more of the weights; what is not packed is brought to the scheme's own.
         _make_8_bits(model, scheme, False, rows, file)
     else:
-        _make_dynamic(model, scheme, rows, file)
+        with _smoothed(model, rows, file.parent) as even:
+            _make_8_bits(even, scheme, scheme.reduce_range, rows, file)
     draft = onnx.load(file)
     if pack(draft, scheme, rows, used, words):
         onnx.save(draft, file)

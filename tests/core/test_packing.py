@@ -16,7 +16,7 @@ from distill_core.export import export_onnx
 from distill_core.files import file_digest
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import lookup, quantize
-from distill_core.schemes import INT4, INT4_REDUCED, INT4_WEB, INT8, Scheme
+from distill_core.schemes import INT4, INT4_REDUCED, INT4_WEB, INT8, INT8_WORDS_WEB, Scheme
 from distill_core.session import open_session
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model
@@ -207,3 +207,18 @@ def test_where_nothing_is_packed_weights_keep_to_the_range_of_the_scheme(
     scheme: Scheme, exported: Path, rows: Any, tmp_path: Path
 ) -> None:
     assert _largest_weight(quantize(exported, scheme, rows["train"].to_list(), tmp_path)) <= 64
+
+
+def test_embeddings_are_packed_in_a_fused_file_for_the_web(
+    wide: tuple[Path, Any], tmp_path: Path
+) -> None:
+    model, rows = wide
+    file = quantize(model, INT8_WORDS_WEB, rows.to_list(), tmp_path)
+    nodes, arrays = onnx.load(file).graph.node, _arrays(file)
+    matrices = [n.input[1] for n in nodes if n.op_type in ("QAttention", "MatMulIntegerToFloat")]
+    assert sum(node.op_type == "QAttention" for node in nodes) == 4
+    assert max(int(np.abs(arrays[name].astype(int)).max()) for name in matrices) == 64
+    (codes,) = (array for name, array in arrays.items() if name.endswith("_codes"))
+    assert (codes.dtype, codes.nbytes) == (np.uint8, 4_200 * 128 // 2)
+    ours, theirs = (file_logits(open_session(path), HEAD, rows) for path in (file, model))
+    assert np.abs(ours - theirs).max() < 0.1 * np.ptp(theirs)
