@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.harness import HERE, ROOT, Cell, slug
+from tests.bench.recipes import write_unlabelled
 from tests.bench.teachers import teacher_of
 
 WORK = ROOT / "runs" / "bench"
@@ -30,10 +31,18 @@ class WholeJob:
     student: str = "default"
     fine_tuned: bool = False
     """Whether its teacher is that of `TASKS`, which is made if it is not there."""
+    unlabelled: bool = False
+    """Whether texts of other tasks are read between its rows."""
+
+    @property
+    def texts(self) -> Path:
+        """Of other tasks."""
+        return WORK / f"{self.data}-unlabelled.txt"
 
     def arguments(self, seed: int = 0) -> list[str]:
         """Return those of the command that runs it."""
-        settings = (f"training.seed={seed}", *self.settings)
+        texts = (f"data.unlabelled={self.texts}",) if self.unlabelled else ()
+        settings = (f"training.seed={seed}", *texts, *self.settings)
         return ["run", str(self.pipeline), *(p for s in settings for p in ("--set", s))]
 
     def output(self, seed: int = 0) -> Path:
@@ -63,6 +72,7 @@ STUDENTS = [
     replace(SST2, **_WORDS_PACKED),
     *(replace(SST2, settings=given, student=name) for name, given in _SST2_STUDENTS.items()),
 ]
+SST2_BETWEEN = replace(SST2, student="texts of other tasks between", unlabelled=True)
 _PIPELINES, _BASE = HERE / "pipelines", "all-minilm-l6-v2"
 OTHERS = [
     WholeJob(_BASE, "wnut17", _PIPELINES / "wnut17.yaml", fine_tuned=True),
@@ -91,6 +101,9 @@ def run_job(job: WholeJob, seed: int = 0) -> Mapping[str, Any]:
     """
     if job.fine_tuned:
         teacher_of(job.data)
+    if job.unlabelled:
+        job.texts.parent.mkdir(parents=True, exist_ok=True)
+        write_unlabelled(job.texts, job.data)
     report = run_pipeline(job.arguments(seed), job.output(seed))
     return {
         # Of all stages, when they were made: a cell that was interrupted counts each of them once.
@@ -107,7 +120,8 @@ def cells_of_jobs() -> list[Cell]:
     """Return a cell for each job and seed."""
     return [
         *(
-            Cell("main-job", MINILM, "sst2", "default", n, partial(run_job, SST2, n))
+            Cell("main-job", MINILM, "sst2", job.student, n, partial(run_job, job, n))
+            for job in (SST2, SST2_BETWEEN)
             for n in (0, 1, 2)
         ),
         *(
