@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from distill_core.batches import evaluation_batches, model_inputs
 from distill_core.errors import ExportError
+from distill_core.graph.first_token import keep_first_token
 from distill_core.heads import Head
 from distill_core.plan import LARGEST_FILE
 from distill_core.runtime import answer_row
@@ -47,8 +48,9 @@ def export_onnx(
     Raises:
         ExportError: the file is invalid or has weights beside it, or answers otherwise than the model.
     """
-    _export(model, head, opset, path)
+    export_whole(model, head, opset, path)
     check_one_file(path)
+    _leave_out_what_is_not_read(path)
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except onnx.checker.ValidationError as error:
@@ -67,7 +69,15 @@ def export_onnx(
     }
 
 
-def _export(model: PreTrainedModel, head: Head, opset: int, path: Path) -> None:
+def export_whole(model: PreTrainedModel, head: Head, opset: int, path: Path) -> None:
+    """Write what optimum writes: all that the model computes, whether its head reads it or not.
+
+    Args:
+        model: a loaded model in fp32.
+        head: names the ONNX task.
+        opset: ONNX operator set.
+        path: where the file goes, ending in .onnx.
+    """
     logging.set_verbosity_error()
     _teach_exporter(model, head)
     with warnings.catch_warnings():
@@ -94,6 +104,12 @@ def _teach_exporter(model: PreTrainedModel, head: Head) -> None:
     segments = "token_type_ids" in inspect.signature(model.forward).parameters
     nearest = BertOnnxConfig if segments else DistilBertOnnxConfig
     TasksManager.create_register("onnx")(family, head.onnx_task)(nearest)
+
+
+def _leave_out_what_is_not_read(path: Path) -> None:
+    exported = onnx.load(path)
+    if keep_first_token(exported):
+        onnx.save(exported, path)
 
 
 def check_one_file(path: Path) -> None:

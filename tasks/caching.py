@@ -133,7 +133,16 @@ STAGES = {
         ),
         (*_TORCH, "tokenizers"),
     ),
-    "onnx": Code(("export", "runtime", "session", "distill_core.graph.table"), (*_TORCH, *_ONNX)),
+    "onnx": Code(
+        (
+            "export",
+            "runtime",
+            "session",
+            "distill_core.graph.table",
+            "distill_core.graph.first_token",
+        ),
+        (*_TORCH, *_ONNX),
+    ),
     "artifact": _QUANTIZED,
     "mended": _QUANTIZED,
     "benchmark": Code(

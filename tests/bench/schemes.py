@@ -15,14 +15,16 @@ from transformers import PretrainedConfig
 from distill_core.batches import open_tokenized
 from distill_core.benchmark import ROUNDS, Subject, as_facts, pick_rows, time_models
 from distill_core.errors import RunError
+from distill_core.export import export_whole
 from distill_core.files import read_json
-from distill_core.heads import HEADS
+from distill_core.heads import HEADS, Head
 from distill_core.quantization import QUANTIZED_FILE, quantize
 from distill_core.quantization.calibration import calibration_rows
 from distill_core.quantization.words import read_words
 from distill_core.schemes import SCHEMES
 from distill_core.scoring import score_file
-from distill_core.targets import TARGETS, schemes_of
+from distill_core.targets import OPSET, TARGETS, schemes_of
+from distill_core.teacher import load_model
 from distill_core.verifiers import FOLDER, wasm_timer
 from distill_core.vocabulary import training_rows, used_tokens
 from tests.bench.harness import latest_stage
@@ -86,13 +88,22 @@ class _Student:
     def texts(self) -> list[dict[str, Any]]:
         return self.scored.select(pick_rows(self.scored["length"][:])).to_list()
 
+    @cached_property
+    def head(self) -> Head:
+        facts = read_json(latest_stage(self.stages, "teacher") / "stage.json")["facts"]
+        return HEADS[facts["task"]](tuple(facts["labels"]), facts["pooling"])
+
+    def export_with_optimum(self, folder: Path) -> Path:
+        """Return the file that optimum's own quantizer would be given."""
+        model = load_model(latest_stage(self.stages, "student") / "model")
+        export_whole(model, self.head, OPSET, folder / "model.onnx")
+        return folder / "model.onnx"
+
     def score(self, file: Path) -> dict[str, Any]:
         """Return what a file answers otherwise than the student, and its main metric."""
-        facts = read_json(latest_stage(self.stages, "teacher") / "stage.json")["facts"]
-        head = HEADS[facts["task"]](tuple(facts["labels"]), facts["pooling"])
         logits = np.load(latest_stage(self.stages, "evaluation") / "logits.npz")
-        found = score_file(file, head, self.scored, logits["teacher"], logits["student"])
-        main_metric = head.main_metric_of(found["metrics"])
+        found = score_file(file, self.head, self.scored, logits["teacher"], logits["student"])
+        main_metric = self.head.main_metric_of(found["metrics"])
         return {**found, "main_metric": main_metric, "units": len(logits["student"])}
 
 
@@ -149,8 +160,8 @@ def compare_files(stages: Path) -> dict[str, Any]:
 
 
 def _quantize(name: str, student: _Student, folder: Path) -> Path:
-    model, rows = student.model, student.rows
     if name in SCHEMES:
+        model, rows = student.model, student.rows
         calibration = calibration_rows(rows["train"]).to_list()
         used = used_tokens(training_rows(rows))
         return quantize(model, SCHEMES[name], calibration, folder, used, read_words(model.parent))
@@ -158,7 +169,8 @@ def _quantize(name: str, student: _Student, folder: Path) -> Path:
     configuration = getattr(AutoQuantizationConfig, preset)(
         is_static=False, per_channel=per_channel
     )
-    ORTQuantizer(model, PretrainedConfig()).quantize(configuration, folder)
+    exported = student.export_with_optimum(folder)
+    ORTQuantizer(exported, PretrainedConfig()).quantize(configuration, folder)
     return folder / QUANTIZED_FILE
 
 
