@@ -22,6 +22,7 @@ def build_objective(
     train: Dataset,
     student: PreTrainedModel,
     teacher: PreTrainedModel | None,
+    device: torch.device,
 ) -> Objective:
     """Return what a training's losses depend on.
 
@@ -31,12 +32,13 @@ def build_objective(
         train: tokenized rows, whose labels give balanced classes their weights.
         student: as it starts.
         teacher: None where the labels alone teach.
+        device: where they learn.
 
     Raises:
         ConfigError: a loss between parts of student and teacher that cannot be compared.
         TeacherError: relations, of a family that does not keep queries, keys and values apart.
     """
-    class_weights = _class_weights(head, weights, train, student.device)
+    class_weights = _class_weights(head, weights, train, device)
     if teacher is None:
         return Objective(head, weights, class_weights)
     wanted = reads(weights)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,33 +20,16 @@ from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from distill_core.batches import Batch, collate, row_lengths
 from distill_core.errors import TrainingError
-from distill_core.forward import run_model
 from distill_core.job import Job, StepRecord
-from distill_core.layers import map_layers
-from distill_core.losses import WHOLE, Losses, Output, Pair, combine, reads, task_only
-from distill_core.mode import (
-    DTYPES,
-    Mode,
-    ModeChoice,
-    Precision,
-    attention_of,
-    autocast,
-    choose_mode,
-    modes,
-    with_attention,
-)
-from distill_core.objective import build_objective
+from distill_core.mode import Mode, ModeChoice, attention_of, choose_mode, modes
 from distill_core.optimization import (
     MAX_GRADIENT_NORM,
     automatic_learning_rate,
     build_optimizers,
     clip_gradients,
-    make_embeddings_sparse,
 )
 from distill_core.parts import parts_of_process, sum_gradients
-from distill_core.projections import Projections
-from distill_core.teacher_outputs import KEPT, Ask, TeacherOutputs, fits
-from distill_core.unlabelled import FEW_ROWS
+from distill_core.teaching import Models, Teaching
 
 WARM_UP_SHARE = 0.1
 
@@ -56,14 +39,6 @@ FIRST_LOSS_SCALE = 2.0**10
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 ADVICE = "try a lower training.learning_rate, or training.precision: fp32"
-
-
-class _Models(NamedTuple):
-    """Copies of student and teacher in one mode, and what asks them."""
-
-    student: PreTrainedModel
-    ask_student: Ask
-    ask_teacher: Ask | None
 
 
 class Learner:
@@ -89,28 +64,17 @@ class Learner:
             choice: of the same job in an earlier process; None times the modes.
         """
         self.job = job
-        self.dropout = _dropout(job, teacher)
         self.accelerator = accelerator
         self.rows_at_once = job.settings.rows_at_once or job.settings.batch_size
-        self.objective = build_objective(job.head, job.weights, job.train, student, teacher)
-        self.reads = frozenset() if teacher is None else reads(job.weights)
-        self.width = (teacher or student).config.hidden_size
-        projections = Projections(student.config.hidden_size, self.width, self.reads)
-        self.projections = projections.to(accelerator.device)
-        depth = student.config.num_hidden_layers
-        their_depth = depth if teacher is None else teacher.config.num_hidden_layers
-        pairs = map_layers(depth, their_depth, job.weights.hidden_layers)
-        self.aligned, self._their_layers = zip(*pairs, strict=True)
-        candidates = modes(job.settings.precision, attention_of(student), accelerator.device)
-        models = {
-            mode: _Models(*self._student(student, mode), self._teacher(teacher, mode))
-            for mode in ([choice.mode] if choice else candidates)
-        }
+        self.teaching = Teaching(student, teacher, job, accelerator.device)
+        self.projections = self.teaching.projections
+        tried = modes(job.settings.precision, attention_of(student), accelerator.device)
+        models = {mode: self.teaching.models(mode) for mode in ([choice.mode] if choice else tried)}
         self.choice = choice or self._choose_mode(models)
-        self.model, self.ask_student, self.ask_teacher = models[self.choice.mode]
-        if self.ask_teacher is not None and keep_in is not None:
+        self.models = models[self.choice.mode]
+        if keep_in is not None:
             with accelerator.main_process_first():
-                self.ask_teacher = self._keep_outputs(self.ask_teacher, keep_in)
+                self.models = self.teaching.keeping_outputs(self.models, keep_in)
         rate = job.settings.learning_rate
         if rate == "auto":
             rate = automatic_learning_rate(self.model.config.hidden_size)
@@ -120,6 +84,11 @@ class Learner:
         self.schedules = [scheduled(o, num_training_steps=job.steps) for o in self.optimizers]
         fp16 = self.choice.mode.precision == "fp16"
         self.scaler = GradScaler(accelerator.device.type, FIRST_LOSS_SCALE, enabled=fp16)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """Return the student that learns."""
+        return self.models.student
 
     def step(self, batch: Batch, number: int) -> StepRecord:
         """Learn from one batch.
@@ -186,28 +155,12 @@ class Learner:
         sums: Tensor | float = 0.0
         for rows, portion in parts_of_process(batch, self.job.head, self.rows_at_once, *place):
             part = send_to_device(rows, self.accelerator.device)
-            losses = self._losses(self.ask_student, self.ask_teacher, part, number, portion)
+            losses = self.teaching.losses(self.models, part, number, portion)
             self.accelerator.backward(self.scaler.scale(losses.total))
             sums = sums + losses.values()
         sum_gradients(self._parameters(), self.accelerator)
         *named, total = self.accelerator.reduce(sums, "sum").tolist()
         return dict(zip(losses.named, named, strict=True)), total
-
-    def _losses(
-        self,
-        ask_student: Ask,
-        ask_teacher: Ask | None,
-        batch: Batch,
-        number: int = 1,
-        portion: Mapping[str, float] = WHOLE,
-    ) -> Losses:
-        student = ask_student(batch)
-        if ask_teacher is None:
-            return task_only(student, batch["labels"], self.objective, portion)
-        said = self.projections(student), ask_teacher(batch)
-        pair = Pair(*said, batch.get("labels"), batch["attention_mask"])
-        progress = (number - 1) / max(self.job.steps - 1, 1)
-        return combine(pair, self.objective, progress, portion)
 
     def _parameters(self) -> Iterator[nn.Parameter]:
         """Yield all that is learnt: the student, and what it needs to be compared with its teacher."""
@@ -217,27 +170,14 @@ class Learner:
         for parameter in self._parameters():
             parameter.grad = None
 
-    def _keep_outputs(self, ask_teacher: Ask, folder: Path) -> Ask:
-        """Ask the teacher about each row only once, if that saves anything and the disk has room."""
-        if not self.reads <= KEPT:
-            return ask_teacher
-        lengths = row_lengths(self.job.train)
-        embeddings = "embeddings" in self.reads
-        shape = (len(self.aligned) + embeddings, self.width)
-        budget = 1e9 * self.job.settings.keep_outputs_gb
-        again = self.job.epoch_of(self.job.steps) > 1 and not self.job.head.inputs_change
-        if not (again and fits(lengths, shape, budget, folder)):
-            return ask_teacher
-        return TeacherOutputs(ask_teacher, lengths, shape, folder, embeddings)
-
-    def _choose_mode(self, models: Mapping[Mode, _Models]) -> ModeChoice:
+    def _choose_mode(self, models: Mapping[Mode, Models]) -> ModeChoice:
         """Return the same choice on all processes."""
         if len(models) == 1:
             return ModeChoice(next(iter(models)))
         choice = self._within_memory(lambda: choose_mode(self._trial_steps(models)))
         return broadcast_object_list([choice])[0]  # type: ignore[no-any-return]
 
-    def _trial_steps(self, models: Mapping[Mode, _Models]) -> dict[Mode, Callable[[], None]]:
+    def _trial_steps(self, models: Mapping[Mode, Models]) -> dict[Mode, Callable[[], None]]:
         """Return a step in each mode, without a trace in the weights.
 
         Its rows are as long as those in the middle of all tokens: the median row of SST-2 has 10 tokens, and
@@ -252,50 +192,14 @@ class Learner:
         batch = collate(rows, next(iter(models.values())).student.config.pad_token_id)
         batch = send_to_device(batch, self.accelerator.device)
 
-        def step(tried: _Models) -> None:
+        def step(tried: Models) -> None:
             tried.student.zero_grad()
             self.projections.zero_grad()
-            self._losses(tried.ask_student, tried.ask_teacher, batch).total.backward()
+            self.teaching.losses(tried, batch).total.backward()
             if self.accelerator.device.type != "cpu":
                 torch.accelerator.synchronize()  # else only its start would be timed
 
         return {mode: partial(step, tried) for mode, tried in models.items()}
-
-    def _student(self, student: PreTrainedModel, mode: Mode) -> tuple[PreTrainedModel, Ask]:
-        """Return a copy that learns, and what asks it."""
-        model = with_attention(student, mode.attention).to(self.accelerator.device)
-        make_embeddings_sparse(model)
-        return model.train(self.dropout), partial(self._student_output, model, mode.precision)
-
-    def _student_output(self, model: PreTrainedModel, precision: Precision, batch: Batch) -> Output:
-        with autocast(precision, self.accelerator.device):
-            return run_model(model, self.job.head, batch, self.aligned, self.reads)
-
-    def _teacher(self, teacher: PreTrainedModel | None, mode: Mode) -> Ask | None:
-        """Return what asks a frozen copy of the teacher.
-
-        In bf16 and fp16 its weights are narrowed once, not at every step as autocast would.
-        """
-        if teacher is None:
-            return None
-        dtype = DTYPES[mode.precision]
-        frozen = with_attention(teacher, mode.attention).to(self.accelerator.device, dtype)
-        return partial(self._teacher_output, frozen.eval().requires_grad_(False))
-
-    def _teacher_output(self, teacher: PreTrainedModel, batch: Batch) -> Output:
-        with torch.no_grad():
-            return run_model(teacher, self.job.head, batch, self._their_layers, self.reads)
-
-
-def _dropout(job: Job, teacher: PreTrainedModel | None) -> bool:
-    """Tell whether dropout is on.
-
-    It keeps a model from learning by heart. Beside a teacher, whose answers tell more than labels do,
-    a student so small only learns less, unless it reads few rows many times.
-    """
-    if job.settings.dropout == "auto":
-        return teacher is None or job.rows < FEW_ROWS
-    return job.settings.dropout
 
 
 def _out_of_memory(error: BaseException) -> bool:

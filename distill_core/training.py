@@ -126,7 +126,7 @@ class _Run:
         self.learner = Learner(student, teacher, job, self.accelerator, keep_in, choice)
         self.model = self.learner.model
         set_seed(job.settings.seed)  # after the timing of modes, which draws dropout masks too
-        kept_outputs = isinstance(self.learner.ask_teacher, TeacherOutputs)
+        kept_outputs = isinstance(self.learner.models.ask_teacher, TeacherOutputs)
         self.trained = Trained(copy.deepcopy(student), self.learner.choice, kept_outputs)
         self.best_state: dict[str, Tensor] = {}
         if found is not None:
@@ -172,7 +172,7 @@ class _Run:
 
     def _validate(self, epoch: int) -> None:
         validation = _validate(self.model, self.job, epoch, self.trained)
-        self.model.train(self.learner.dropout)
+        self.model.train(self.learner.teaching.dropout)
         if validation.best:
             self.best_state = {n: tensor.clone() for n, tensor in self.model.state_dict().items()}
         self.trained.epochs.append(validation)

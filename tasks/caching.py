@@ -48,6 +48,7 @@ _TRAINING = (
     "training",
     "schedule",
     "step",
+    "teaching",
     "job",
     "checkpoint",
     "objective",

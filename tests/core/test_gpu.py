@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from transformers import PreTrainedModel
 
+from distill_core.config import LossWeights
 from distill_core.evaluation import model_logits, read_labels, score
 from distill_core.training import distill
 
@@ -52,3 +53,11 @@ def test_a_student_learns_in_every_precision(
     labels = read_labels(settings.head, settings.validation)
     logits = model_logits(trained.model, settings.head, settings.validation)
     assert score(settings.head, logits, labels)["accuracy"] >= 0.95
+
+
+def test_classes_that_count_more_do_so_there_too(
+    student: PreTrainedModel, fitted_teacher: PreTrainedModel, job: Any
+) -> None:
+    weights = LossWeights(class_weights={"positive": 3.0})
+    trained = distill(student, fitted_teacher, job(weights), listen=lambda record: None)
+    assert trained.steps[-1].total < trained.steps[0].total

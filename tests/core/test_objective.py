@@ -25,7 +25,10 @@ def build(rows: DatasetDict, head: SequenceClassification, fitted_teacher: PreTr
         changed = copy.deepcopy(fitted_teacher.config)
         changed.update(config or {})
         student = type(fitted_teacher)(changed)
-        return build_objective(head, LossWeights(**weights), rows["train"], student, fitted_teacher)
+        asked = LossWeights(**weights)
+        return build_objective(
+            head, asked, rows["train"], student, fitted_teacher, torch.device("cpu")
+        )
 
     return make
 

@@ -267,7 +267,7 @@ def test_beside_a_teacher_dropout_is_on_where_rows_are_few_or_the_user_says_so(
     on: bool,
 ) -> None:
     assert student.config.hidden_dropout_prob > 0
-    monkeypatch.setattr("distill_core.step.FEW_ROWS", few_rows)
+    monkeypatch.setattr("distill_core.teaching.FEW_ROWS", few_rows)
     settings = job(epochs=2, dropout=dropout)
     runs = [run(m, fitted_teacher, settings) for m in (student, without_dropout(student))]
     assert equal(*(trained.model.state_dict() for trained in runs)) != on
