@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 from onnx import AttributeProto, NodeProto, helper, numpy_helper
 
-_SIZES = ((2, 3, 12), (3, 5, 17))
+_SIZES = ((2, 3, 7), (3, 5, 11))
 """Of batch, choices and tokens in two runs: what differs between their shapes depends on these."""
 
 
@@ -49,8 +49,8 @@ class _Graph:
                 self.readers[name].append((node, place))
             for name in _read_inside(node):
                 self.readers[name].append((node, _INSIDE))
-        started = any(self.takes_first_token(node) for node in model.graph.node)
-        self.shapes = _shapes(model) if started else ({}, {})
+        worth_it = any(self.takes_first_token(node) for node in model.graph.node)
+        self.shapes = _shapes(model) if worth_it else ({}, {})
 
     def takes_first_token(self, node: NodeProto) -> bool:
         """Tell whether a node may be what takes the first of a sequence's vectors."""
@@ -162,6 +162,8 @@ def _fixed_sizes(
 ) -> dict[str, np.ndarray] | None:
     """Return what is read of a tensor's sizes, by name; None where some of it depends on the texts."""
     dims, found = graph.dims(shape.input[0]), {}
+    if shape.attribute:  # of some axes alone
+        return None
     for reader, _ in graph.readers[shape.output[0]]:
         if _shapes_what_is_narrowed(graph, reader, narrowed):
             continue
@@ -230,11 +232,7 @@ def _of_mean(graph: _Graph, node: NodeProto, axis: int) -> Along | None:
 
 def _of_slice(graph: _Graph, node: NodeProto, axis: int) -> Along | None:
     rank = len(graph.dims(node.output[0]) or ())
-    axes = (
-        graph.constants.get(node.input[3])
-        if len(node.input) > len(("data", "start", "end"))
-        else None
-    )
+    axes = graph.constants.get(next(iter(node.input[3:4]), ""))
     return None if axes is None or {axis, axis - rank} & set(axes.tolist()) else {0: axis}
 
 
