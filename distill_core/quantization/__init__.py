@@ -80,13 +80,17 @@ def _pack(
         # full range, which says more of the weights; what is not packed is brought to the scheme's own.
         _make_8_bits(model, scheme, False, rows, file)
     else:
-        with _smoothed(model, rows, file.parent) as even:
-            _make_8_bits(even, scheme, scheme.reduce_range, rows, file)
+        _make_evened(model, scheme, rows, file)
     draft = onnx.load(file)
     if pack(draft, scheme, rows, used, words):
         onnx.save(draft, file)
     elif matrices:
-        _make_8_bits(model, scheme, scheme.reduce_range, rows, file)
+        _make_evened(model, scheme, rows, file)
+
+
+def _make_evened(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
+    with _smoothed(model, rows, file.parent) as even:
+        _make_8_bits(even, scheme, scheme.reduce_range, rows, file)
 
 
 def _make_8_bits(model: Path, scheme: Scheme, reduce_range: bool, rows: Rows, file: Path) -> None:

@@ -139,9 +139,10 @@ def test_padding_does_not_change_an_answer(
 
 def test_a_layer_is_fused_to_operators_of_8_bits(made: dict[Scheme, Path]) -> None:
     kinds = _kinds(made[INT8_FUSED])
-    assert (kinds["QAttention"], kinds["QEmbedLayerNormalization"]) == (4, 1)
+    # The last of the four layers has the first token's query alone, which no fused operator knows.
+    assert (kinds["QAttention"], kinds["QEmbedLayerNormalization"]) == (3, 1)
     assert kinds["SkipLayerNormalization"] == 2 * 4
-    assert "MatMul" not in kinds
+    assert kinds["MatMul"] == 2
 
 
 def test_a_graph_that_cannot_be_fused_is_quantized_as_it_is(

@@ -143,8 +143,9 @@ def test_matrices_of_attention_are_codes_too_unless_embeddings_alone_are_packed(
         if node.op_type in ("MatMulInteger", "QAttention") and node.input[1] not in arrays
     ]
     codes = {name.removesuffix("_codes") for name in arrays if name.endswith("_codes")}
-    # Of 4 layers: queries, keys and values (one matrix where they are fused), and three more; the pooler.
-    in_codes = 4 * (4 if scheme.fused else 6) + 1
+    # Of 4 layers: queries, keys and values (one matrix where they are fused, which the last layer's are
+    # not), and three more; the pooler.
+    in_codes = 3 * (4 if scheme.fused else 6) + 6 + 1
     assert len(weights) == (in_codes if scheme.packs == "all" else 0)
     assert set(weights) <= codes
 
