@@ -141,6 +141,7 @@ STAGES = {
             "session",
             "distill_core.graph.table",
             "distill_core.graph.first_token",
+            "distill_core.graph.probed",
         ),
         (*_TORCH, *_ONNX),
     ),

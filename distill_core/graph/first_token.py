@@ -1,17 +1,13 @@
 """Leave out of a file what its head does not read: behind the last attention, all tokens but the first."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from math import prod
-from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
-from onnx import AttributeProto, NodeProto, helper, numpy_helper
+from onnx import NodeProto
 
-_SIZES = ((2, 3, 7), (3, 5, 11))
-"""Of batch, choices and tokens in two runs: what differs between their shapes depends on these."""
+from distill_core.graph.probed import INSIDE, ProbedGraph, attribute
 
 
 def keep_first_token(model: onnx.ModelProto) -> bool:
@@ -25,7 +21,7 @@ def keep_first_token(model: onnx.ModelProto) -> bool:
     Args:
         model: an fp32 file with dynamic shapes, as the exporter leaves it.
     """
-    graph = _Graph(model)
+    graph = ProbedGraph(model)
     narrowed = _narrowed(graph)
     for node in list(model.graph.node):
         if node.output[0] in narrowed:
@@ -35,72 +31,7 @@ def keep_first_token(model: onnx.ModelProto) -> bool:
     return bool(narrowed)
 
 
-class _Graph:
-    """A graph, who makes and who reads its tensors, and their shapes in two runs."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.proto = model.graph
-        self.outputs = {entry.name for entry in model.graph.output}
-        self.constants = dict(_constants(model.graph))
-        self.producers = {name: node for node in model.graph.node for name in node.output}
-        self.readers: dict[str, list[tuple[NodeProto, int]]] = defaultdict(list)
-        for node in model.graph.node:
-            for place, name in enumerate(node.input):
-                self.readers[name].append((node, place))
-            for name in _read_inside(node):
-                self.readers[name].append((node, _INSIDE))
-        worth_it = any(self.takes_first_token(node) for node in model.graph.node)
-        self.shapes = _shapes(model) if worth_it else ({}, {})
-
-    def takes_first_token(self, node: NodeProto) -> bool:
-        """Tell whether a node may be what takes the first of a sequence's vectors."""
-        if node.op_type != "Gather" or _attribute(node, "axis", 0) != 1:
-            return False
-        index = self.constants.get(node.input[1])
-        return index is not None and index.ndim == 0 and not int(index)
-
-    def dims(self, tensor: str) -> tuple[tuple[int, int], ...] | None:
-        """Return the size of each axis in both runs; None of what is no tensor of known shape."""
-        first, second = (shapes.get(tensor) for shapes in self.shapes)
-        return None if first is None or second is None else tuple(zip(first, second, strict=True))
-
-    def add_constant(self, name: str, value: np.ndarray) -> str:
-        """Add a constant, and return its name."""
-        self.proto.initializer.append(numpy_helper.from_array(value, name))
-        return name
-
-    def first_of(self, tensor: str, axis: int) -> str:
-        """Take the first entry of a tensor along an axis, and return its name."""
-        name = f"{tensor}_first_{axis}"
-        if name not in self.producers:
-            bounds = {"start": 0, "end": 1, "axis": axis}
-            places = [self.add_constant(f"{name}_{k}", np.asarray([v])) for k, v in bounds.items()]
-            node = helper.make_node("Slice", [tensor, *places], [name], name=name)
-            maker = self.producers.get(tensor)
-            after = 0 if maker is None else list(self.proto.node).index(maker) + 1
-            self.proto.node.insert(after, node)
-            self.producers[name] = node
-        return name
-
-    def clean(self, changed: Mapping[str, int]) -> None:
-        """Take out the shapes that changed, and what nothing reads any more."""
-        shapes = [entry for entry in self.proto.value_info if entry.name not in changed]
-        needed, nodes = set(self.outputs), []
-        for node in reversed(self.proto.node):
-            if needed.intersection(node.output):
-                nodes.append(node)
-                needed.update(node.input, _read_inside(node))
-        tensors = [tensor for tensor in self.proto.initializer if tensor.name in needed]
-        for field, kept in (
-            (self.proto.value_info, shapes),
-            (self.proto.node, nodes[::-1]),
-            (self.proto.initializer, tensors),
-        ):
-            del field[:]
-            field.extend(kept)
-
-
-def _narrowed(graph: _Graph) -> dict[str, int]:
+def _narrowed(graph: ProbedGraph) -> dict[str, int]:
     """Return the tensors of which one entry is read alone, and along which axis."""
     found: dict[str, int] = {}
     for node in reversed(graph.proto.node):
@@ -119,7 +50,7 @@ _NOTHING = -1
 
 
 def _wanted(
-    graph: _Graph, narrowed: Mapping[str, int], reader: NodeProto, place: int
+    graph: ProbedGraph, narrowed: Mapping[str, int], reader: NodeProto, place: int
 ) -> int | None:
     """Return the axis along which a reader reads the first entry alone; None if it reads all."""
     if graph.takes_first_token(reader):
@@ -134,7 +65,7 @@ _HIDDEN = 3
 """Axes of hidden states: texts, tokens, numbers."""
 
 
-def _narrow(graph: _Graph, node: NodeProto, narrowed: Mapping[str, int]) -> None:
+def _narrow(graph: ProbedGraph, node: NodeProto, narrowed: Mapping[str, int]) -> None:
     """Let a node compute the first entries of its outputs alone."""
     axis = narrowed[node.output[0]]
     for name in node.output:
@@ -147,7 +78,7 @@ def _narrow(graph: _Graph, node: NodeProto, narrowed: Mapping[str, int]) -> None
         node.input[1] = graph.add_constant(f"{node.output[0]}_shape", shape)
 
 
-def _fix_sizes(graph: _Graph, tensor: str, narrowed: Mapping[str, int]) -> None:
+def _fix_sizes(graph: ProbedGraph, tensor: str, narrowed: Mapping[str, int]) -> None:
     """Put constants in the place of what is read of a tensor's sizes."""
     for shape, _ in graph.readers[tensor]:
         sizes = _fixed_sizes(graph, shape, narrowed) if shape.op_type == "Shape" else None
@@ -158,7 +89,7 @@ def _fix_sizes(graph: _Graph, tensor: str, narrowed: Mapping[str, int]) -> None:
 
 
 def _fixed_sizes(
-    graph: _Graph, shape: NodeProto, narrowed: Mapping[str, int]
+    graph: ProbedGraph, shape: NodeProto, narrowed: Mapping[str, int]
 ) -> dict[str, np.ndarray] | None:
     """Return what is read of a tensor's sizes, by name; None where some of it depends on the texts."""
     dims, found = graph.dims(shape.input[0]), {}
@@ -169,7 +100,7 @@ def _fixed_sizes(
             continue
         places = [name for name in reader.input[1:] if name]
         constants = [graph.constants[name] for name in places if name in graph.constants]
-        inside = any(place == _INSIDE for _, place in graph.readers[reader.output[0]])
+        inside = any(place == INSIDE for _, place in graph.readers[reader.output[0]])
         if dims is None or len(constants) < len(places) or inside:
             return None
         sizes = np.asarray(dims, dtype=np.int64)
@@ -185,7 +116,9 @@ def _fixed_sizes(
     return found
 
 
-def _shapes_what_is_narrowed(graph: _Graph, node: NodeProto, narrowed: Mapping[str, int]) -> bool:
+def _shapes_what_is_narrowed(
+    graph: ProbedGraph, node: NodeProto, narrowed: Mapping[str, int]
+) -> bool:
     """Tell whether sizes end in the shapes of such tensors alone, which become constants."""
     if node.op_type not in ("Gather", "Slice", "Unsqueeze", "Concat", "Cast"):
         return False
@@ -201,13 +134,13 @@ Along = dict[int, int]
 """Place of an input → the axis along which its first entry is enough; other inputs are read as they are."""
 
 
-def _inputs_along(graph: _Graph, node: NodeProto, axis: int) -> Along | None:
+def _inputs_along(graph: ProbedGraph, node: NodeProto, axis: int) -> Along | None:
     """Return what a node reads of its inputs for the first entry of its output; None if that is not known."""
     rule = _RULES.get(node.op_type)
     return rule(graph, node, axis) if rule else None
 
 
-def _of_numbers(graph: _Graph, node: NodeProto, axis: int) -> Along | None:
+def _of_numbers(graph: ProbedGraph, node: NodeProto, axis: int) -> Along | None:
     """Every number of the output comes of those in the same place."""
     all_dims = [graph.dims(name) for name in (*node.input, node.output[0])]
     if None in all_dims:
@@ -217,42 +150,42 @@ def _of_numbers(graph: _Graph, node: NodeProto, axis: int) -> Along | None:
     return {n: own for n, own in places.items() if own >= 0 and inputs[n][own] != (1, 1)}
 
 
-def _of_last_axis(graph: _Graph, node: NodeProto, axis: int) -> Along | None:
+def _of_last_axis(graph: ProbedGraph, node: NodeProto, axis: int) -> Along | None:
     """Vectors along the last axis become others, each on its own."""
     rank = len(graph.dims(node.output[0]) or ())
-    over = _attribute(node, "axis", -1)
+    over = attribute(node, "axis", -1)
     return {0: axis} if over in (-1, rank - 1) and axis < rank - 1 else None
 
 
-def _of_mean(graph: _Graph, node: NodeProto, axis: int) -> Along | None:
+def _of_mean(graph: ProbedGraph, node: NodeProto, axis: int) -> Along | None:
     axes, rank = graph.constants.get(node.input[-1]), len(graph.dims(node.output[0]) or ())
     over_last = axes is not None and axes.tolist() in ([-1], [rank - 1])
-    return {0: axis} if over_last and _attribute(node, "keepdims", 1) and axis < rank - 1 else None
+    return {0: axis} if over_last and attribute(node, "keepdims", 1) and axis < rank - 1 else None
 
 
-def _of_slice(graph: _Graph, node: NodeProto, axis: int) -> Along | None:
+def _of_slice(graph: ProbedGraph, node: NodeProto, axis: int) -> Along | None:
     rank = len(graph.dims(node.output[0]) or ())
     axes = graph.constants.get(next(iter(node.input[3:4]), ""))
     return None if axes is None or {axis, axis - rank} & set(axes.tolist()) else {0: axis}
 
 
-def _of_split(graph: _Graph, node: NodeProto, axis: int) -> Along | None:
+def _of_split(graph: ProbedGraph, node: NodeProto, axis: int) -> Along | None:
     rank = len(graph.dims(node.output[0]) or ())
-    return None if _attribute(node, "axis", 0) in (axis, axis - rank) else {0: axis}
+    return None if attribute(node, "axis", 0) in (axis, axis - rank) else {0: axis}
 
 
-def _of_product(graph: _Graph, node: NodeProto, axis: int) -> Along | None:
+def _of_product(graph: ProbedGraph, node: NodeProto, axis: int) -> Along | None:
     """Rows of the output come of the left factor's rows."""
     left, output = (len(graph.dims(name) or ()) for name in (node.input[0], node.output[0]))
     return {0: axis} if left == output and axis == output - 2 else None
 
 
-def _of_transpose(graph: _Graph, node: NodeProto, axis: int) -> Along | None:
-    order = _attribute(node, "perm", None)
+def _of_transpose(graph: ProbedGraph, node: NodeProto, axis: int) -> Along | None:
+    order = attribute(node, "perm", None)
     return None if order is None else {0: order[axis]}
 
 
-def _of_reshape(graph: _Graph, node: NodeProto, axis: int) -> Along | None:
+def _of_reshape(graph: ProbedGraph, node: NodeProto, axis: int) -> Along | None:
     """An axis stays one where as many numbers stand before it as before."""
     old, new = (graph.dims(name) for name in (node.input[0], node.output[0]))
     if old is None or new is None or _new_shape(graph, node, axis) is None:
@@ -266,7 +199,7 @@ def _numbers(dims: tuple[tuple[int, int], ...]) -> tuple[int, int]:
     return prod(size[0] for size in dims), prod(size[1] for size in dims)
 
 
-def _new_shape(graph: _Graph, node: NodeProto, axis: int) -> list[int] | None:
+def _new_shape(graph: ProbedGraph, node: NodeProto, axis: int) -> list[int] | None:
     """Return the shape a node gives, one long along an axis; None where two sizes depend on the texts."""
     sizes = graph.dims(node.output[0]) or ()
     shape = [first if first == second else -1 for first, second in sizes]
@@ -274,7 +207,7 @@ def _new_shape(graph: _Graph, node: NodeProto, axis: int) -> list[int] | None:
     return shape if shape.count(-1) <= 1 else None
 
 
-_RULES: Mapping[str, Callable[[_Graph, NodeProto, int], Along | None]] = {
+_RULES: Mapping[str, Callable[[ProbedGraph, NodeProto, int], Along | None]] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Neg", "Cast"), _of_numbers),
     **dict.fromkeys(("Erf", "Tanh", "Sigmoid", "Relu", "Gelu"), _of_numbers),
     **dict.fromkeys(("LayerNormalization", "Softmax"), _of_last_axis),
@@ -286,60 +219,3 @@ _RULES: Mapping[str, Callable[[_Graph, NodeProto, int], Along | None]] = {
     "Reshape": _of_reshape,
 }
 """Table: operator → what it reads for the first entry of its output."""
-
-
-def _attribute(node: NodeProto, name: str, default: Any) -> Any:
-    found = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
-    return found.get(name, default)
-
-
-_INSIDE = -1
-"""Place of what is read by the branches of a node."""
-
-
-def _read_inside(node: NodeProto) -> set[str]:
-    """Return what the branches of a node read, of their own tensors too."""
-    branches = [entry.g.node for entry in node.attribute if entry.type == AttributeProto.GRAPH]
-    inner = [child for nodes in branches for child in nodes]
-    return {name for child in inner for name in (*child.input, *_read_inside(child))}
-
-
-def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the small numbers that a file holds, weights left out."""
-    for tensor in graph.initializer:
-        if len(tensor.dims) <= 1:
-            yield tensor.name, numpy_helper.to_array(tensor)
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].type == AttributeProto.TENSOR:
-            yield node.output[0], numpy_helper.to_array(node.attribute[0].t)
-
-
-def _shapes(model: onnx.ModelProto) -> tuple[dict[str, tuple[int, ...]], ...]:
-    """Return the shapes of all tensors in two runs, on texts of ones."""
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
-    names = [name for node in model.graph.node for name in node.output if name]
-    del shown.graph.output[:]
-    shown.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # As they stand: fusing would leave no tensor in between.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        shown.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    held = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    return tuple({**held, **_shapes_of_run(session, names, sizes)} for sizes in _SIZES)
-
-
-def _shapes_of_run(
-    session: onnxruntime.InferenceSession, names: list[str], sizes: tuple[int, int, int]
-) -> dict[str, tuple[int, ...]]:
-    batch, _, tokens = sizes
-    feeds = {}
-    for entry in session.get_inputs():
-        shape = (batch, tokens) if len(entry.shape) == len(("batch", "tokens")) else sizes
-        feeds[entry.name] = np.ones(shape, dtype=np.int64)
-    feeds |= {name: np.zeros_like(ids) for name, ids in feeds.items() if name == "token_type_ids"}
-    fed = {name: ids.shape for name, ids in feeds.items()}
-    return fed | {n: np.shape(v) for n, v in zip(names, session.run(names, feeds), strict=True)}
