@@ -3,6 +3,7 @@
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 from tests.bench.harness import latest_stage
@@ -11,40 +12,52 @@ from tests.bench.teachers import SHARED, TEACHERS
 
 NAME = "mpnet-base-sst2"
 ONE_EPOCH, TRIMMED = "one-epoch", "one-epoch, vocabulary trimmed"
-NARROW = {
-    f"two epochs, {neurons:,} neurons, words packed": (
+_TEACHER = TEACHERS / NAME
+_JOB = WholeJob(
+    NAME,
+    "sst2",
+    SST2.pipeline,
+    (f"teacher.source={_TEACHER}", "training.epochs=1", "name=paper-size"),
+    "paper-size",
+)
+
+
+def _narrow(neurons: int, *, unlabelled: bool = False) -> tuple[str, WholeJob]:
+    between = ", texts of other tasks between" if unlabelled else ""
+    name = f"two epochs, {neurons:,} neurons, words packed{between}"
+    settings = (
+        *_JOB.settings,
         "training.epochs=2",
         f"student.intermediate_size={neurons}",
         "student.packed_words=true",
     )
-    for neurons in (1280, 1728)
-}
-STUDENTS: dict[str, tuple[str, ...]] = {
-    ONE_EPOCH: (),
-    TRIMMED: ("student.vocabulary=auto",),
+    student = f"{_JOB.student} {name}"
+    return name, replace(_JOB, settings=settings, student=student, unlabelled=unlabelled)
+
+
+NARROW = dict([_narrow(1280), _narrow(1728), _narrow(1920, unlabelled=True)])
+STUDENTS = {
+    ONE_EPOCH: _JOB,
+    TRIMMED: replace(_JOB, settings=(*_JOB.settings, "student.vocabulary=auto")),
     **NARROW,
 }
-"""What the main job's pipeline is asked for, beside the larger teacher."""
+"""Table: setting → the job; the two of one epoch share the training of a seed."""
 
 
 def measure_paper_size(student: str, seed: int) -> dict[str, Any]:
     """Run the main job's pipeline on the larger teacher, and time both in PyTorch.
 
     Args:
-        student: a row of `STUDENTS`; those of one epoch share the training of a seed.
+        student: a row of `STUDENTS`.
         seed: of the training.
     """
     from distill_core.batches import open_tokenized
     from distill_core.benchmark import Subject, as_facts, pick_rows, time_models
 
-    teacher = TEACHERS / NAME
-    if not teacher.exists():
+    if not _TEACHER.exists():
         assemble = SHARED / "models" / NAME / "assemble.py"
-        subprocess.run([sys.executable, assemble, teacher], check=True)
-    changes = ("training.epochs=1", "name=paper-size", *STUDENTS[student])
-    settings = (f"teacher.source={teacher}", *changes)
-    trained = student if student in NARROW else "default"
-    job = WholeJob(NAME, "paper-size", SST2.pipeline, settings, trained)
+        subprocess.run([sys.executable, assemble, _TEACHER], check=True)
+    job = STUDENTS[student]
     figures = run_job(job, seed)
     parameters = [figures[who]["parameters"] for who in ("student", "teacher")]
     stages = job.output(seed) / "stages"
