@@ -15,7 +15,7 @@ from distill_core.quantization.fusion import quantize_fused
 from distill_core.quantization.half import halve
 from distill_core.quantization.mixed import Within, keep_precision
 from distill_core.quantization.packing import pack
-from distill_core.quantization.smoothing import smooth
+from distill_core.quantization.smoothing import smooth, split
 from distill_core.quantization.static import quantize_statically
 from distill_core.schemes import Scheme
 from distill_core.vocabulary import Ids
@@ -24,6 +24,8 @@ QUANTIZED_FILE = "model_quantized.onnx"
 
 Rows = Sequence[Mapping[str, Any]]
 """Training texts, token ids and masks."""
+
+Evener = Callable[[onnx.ModelProto, Rows], None]
 
 
 def quantize(
@@ -53,7 +55,7 @@ def quantize(
 
 
 def _make_dynamic(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
-    with _smoothed(model, rows, file.parent) as even:
+    with _evened(model, rows, file.parent) as even:
         quantize_dynamically(even, scheme.reduce_range, file, embeddings=not scheme.embedding_bits)
     if scheme.embedding_bits:
         draft = onnx.load(file)
@@ -62,7 +64,7 @@ def _make_dynamic(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
 
 
 def _make_fused(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
-    with _smoothed(model, rows, file.parent) as even:
+    with _evened(model, rows, file.parent) as even:
         quantize_fused(even, scheme.reduce_range, rows, file)
 
 
@@ -76,9 +78,10 @@ def _pack(
 ) -> None:
     matrices = scheme.packs == "all"
     if matrices:
-        # Not smoothed: a loud row would widen the scales of all channels, where vectors are few. From the
-        # full range, which says more of the weights; what is not packed is brought to the scheme's own.
-        _make_8_bits(model, scheme, False, rows, file)
+        # From the full range, which says more of the weights; what is not packed is brought to the
+        # scheme's own.
+        with _evened(model, rows, file.parent, split) as even:
+            _make_8_bits(even, scheme, False, rows, file)
     else:
         _make_evened(model, scheme, rows, file)
     draft = onnx.load(file)
@@ -89,7 +92,7 @@ def _pack(
 
 
 def _make_evened(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
-    with _smoothed(model, rows, file.parent) as even:
+    with _evened(model, rows, file.parent) as even:
         _make_8_bits(even, scheme, scheme.reduce_range, rows, file)
 
 
@@ -124,14 +127,14 @@ def quantize_in_part(
     Returns:
         Names of the products that stayed in fp32; none, and no file, where that did not help.
     """
-    with _smoothed(model, rows, folder) as even:
+    with _evened(model, rows, folder) as even:
         return keep_precision(even, scheme.reduce_range, rows, within, folder / QUANTIZED_FILE)
 
 
 @contextmanager
-def _smoothed(model: Path, rows: Rows, folder: Path) -> Iterator[Path]:
+def _evened(model: Path, rows: Rows, folder: Path, evener: Evener = smooth) -> Iterator[Path]:
     even = onnx.load(model)
-    smooth(even, rows)
+    evener(even, rows)
     with TemporaryDirectory(dir=folder) as scratch:
         file = Path(scratch, model.name)
         onnx.save(even, file)

@@ -15,7 +15,7 @@ ROWS = [{"input_ids": [(7 * n + k) % 40 for k in range(12)]} for n in range(20)]
 def two_layers(path: Path, loudness: float, shared: bool = False) -> Path:
     """Write embeddings, two matrices with a ReLU between, one neuron louder than the others.
 
-    Where its input is shared, the hidden layer is an output too, by way of a sum.
+    Where its input is shared, the largest neuron is added to the output too.
     """
     random = np.random.default_rng(0)
     first = random.normal(0, 0.3, (WIDTH, NEURONS)).astype(np.float32)
