@@ -13,20 +13,15 @@ from tests.bench.teachers import SHARED, TEACHERS
 NAME = "mpnet-base-sst2"
 ONE_EPOCH, TRIMMED = "one-epoch", "one-epoch, vocabulary trimmed"
 _TEACHER = TEACHERS / NAME
-_JOB = WholeJob(
-    NAME,
-    "sst2",
-    SST2.pipeline,
-    (f"teacher.source={_TEACHER}", "training.epochs=1", "name=paper-size"),
-    "paper-size",
-)
+_SETTINGS = (f"teacher.source={_TEACHER}", "name=paper-size")
+_JOB = WholeJob(NAME, "sst2", SST2.pipeline, (*_SETTINGS, "training.epochs=1"), "paper-size")
 
 
 def _narrow(neurons: int, *, unlabelled: bool = False) -> tuple[str, WholeJob]:
     between = ", texts of other tasks between" if unlabelled else ""
     name = f"two epochs, {neurons:,} neurons, words packed{between}"
     settings = (
-        *_JOB.settings,
+        *_SETTINGS,
         "training.epochs=2",
         f"student.intermediate_size={neurons}",
         "student.packed_words=true",
