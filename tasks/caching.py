@@ -137,6 +137,7 @@ STAGES = {
     "onnx": Code(
         (
             "export",
+            "positions",
             "runtime",
             "session",
             "distill_core.graph.table",

@@ -18,16 +18,19 @@ from tasks.stages import LOGITS, MODEL, ONNX, ROWS, head_of, used_tokens_of
 @task(name="export", task_run_name="export", cache_policy=NO_CACHE)
 def export(job: Job, teacher: Stage, student: Stage, data: Stage) -> State[Stage]:
     """Write the student as an fp32 ONNX file that answers as it does in PyTorch."""
-    inputs = {"student": student.key, "opset": OPSET}
+    longest = job.pipeline.data.max_length
+    inputs = {"student": student.key, "opset": OPSET, "max_length": longest}
 
     def build(folder: Path) -> dict[str, Any]:
         from distill_core.batches import open_tokenized
         from distill_core.export import export_onnx
+        from distill_core.positions import cut_positions
         from distill_core.quantization.words import copy_words
-        from distill_core.teacher import load_model
+        from distill_core.teacher import describe, load_model
 
         rows = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
-        model = load_model(student.folder / MODEL)
+        reach = describe(student.folder / MODEL, job.pipeline.task).max_length
+        model = cut_positions(load_model(student.folder / MODEL), reach, longest)
         copy_words(student.folder / MODEL, folder)
         return export_onnx(model, head_of(teacher), rows, OPSET, folder / ONNX)
 

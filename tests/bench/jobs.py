@@ -73,6 +73,9 @@ STUDENTS = [
     *(replace(SST2, settings=given, student=name) for name, given in _SST2_STUDENTS.items()),
 ]
 SST2_BETWEEN = replace(SST2, student="texts of other tasks between", unlabelled=True)
+SST2_PACKED_BETWEEN = replace(
+    SST2_BETWEEN, **{**_WORDS_PACKED, "student": "words packed, texts of other tasks between"}
+)
 _PIPELINES, _BASE = HERE / "pipelines", "all-minilm-l6-v2"
 OTHERS = [
     WholeJob(_BASE, "wnut17", _PIPELINES / "wnut17.yaml", fine_tuned=True),
@@ -121,7 +124,7 @@ def cells_of_jobs() -> list[Cell]:
     return [
         *(
             Cell("main-job", MINILM, "sst2", job.student, n, partial(run_job, job, n))
-            for job in (SST2, SST2_BETWEEN)
+            for job in (SST2, SST2_BETWEEN, SST2_PACKED_BETWEEN)
             for n in (0, 1, 2)
         ),
         *(

@@ -19,6 +19,7 @@ from distill_core.families import FAMILIES
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.job import Job
 from distill_core.layers import pick_layers
+from distill_core.positions import cut_positions
 from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET
 from distill_core.teacher import describe, load_model, load_tokenizer
@@ -95,8 +96,31 @@ def test_half_the_layers_train_save_reload_and_export(
     assert torch.equal(hidden_and_logits(loaded)[-1], hidden_and_logits(trained.model)[-1])
     assert describe(tmp_path / "student").layers == halved
 
-    facts = export_onnx(loaded, head, rows["validation"], OPSET, tmp_path / "model.onnx")
+    cut = cut_positions(loaded, seen.max_length, longest=20)
+    pairs = zip(hidden_and_logits(cut), hidden_and_logits(loaded), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+    assert rows_of_positions(cut) == [count - 44 for count in rows_of_positions(loaded)]
+    facts = export_onnx(cut, head, rows["validation"], OPSET, tmp_path / "model.onnx")
     assert facts["parity_max_difference"] < PARITY_TOLERANCE
+
+
+def rows_of_positions(model: PreTrainedModel) -> list[int]:
+    """Return how many positions each table of them has; no family has several."""
+    tables = {n: p for n, p in model.named_parameters() if n.endswith("position_embeddings.weight")}
+    return [len(table) for table in tables.values()]
+
+
+@pytest.mark.parametrize(("longest", "positions"), [(20, 20), (5, 16), (64, 64), (80, 64)])
+def test_positions_stay_for_the_longest_text_and_for_what_an_export_reads(
+    longest: int, positions: int, tiny_bert: Path
+) -> None:
+    model = load_model(tiny_bert)
+    reach = describe(tiny_bert).max_length
+    cut = cut_positions(model, reach, longest)
+    assert (reach, rows_of_positions(model)) == (64, [64])
+    assert rows_of_positions(cut) == [positions]
+    with pytest.raises((IndexError, RuntimeError)):
+        cut(input_ids=torch.ones(1, positions + 1, dtype=torch.long))
 
 
 def test_modernbert_keeps_its_pattern_of_global_and_local_attention(
