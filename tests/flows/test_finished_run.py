@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from mlflow import MlflowClient
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distill_core.targets import find_target
@@ -183,6 +184,21 @@ def test_bundle_scores_as_reported_with_nothing_but_its_own_files(finished_run, 
         logits.append(session.run(None, {name: encoded[name] for name in names})[0][0])
     metrics = finished_run.report["artifacts"][1]["metrics"]
     assert _accuracy(logits, validation["label"]) == metrics["accuracy"]
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "model_quantized.onnx"])
+def test_files_read_texts_as_long_as_the_manifest_says_and_no_longer(finished_run, file):
+    bundle = finished_run.output / "bundles" / "ios-arm64"
+    longest = json.loads((bundle / "manifest.json").read_text())["max_length"]
+    session = onnxruntime.InferenceSession(bundle / "onnx" / file)
+
+    def ask(tokens):
+        ids = np.ones((1, tokens), dtype=np.int64)
+        return session.run(None, {entry.name: ids for entry in session.get_inputs()})[0]
+
+    assert np.isfinite(ask(longest)).all()
+    with pytest.raises(Fail):
+        ask(longest + 1)
 
 
 def test_run_leaves_nothing_half_written(finished_run):
