@@ -162,10 +162,10 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         "validation rows, five targets. MB, drop and latency range over the targets; *smaller* is against "
         "the teacher's fp32 weights, *faster* against the teacher in PyTorch in the same run (p50, batch "
         "1, 1 thread). *6 x 192*: all six layers, half as wide; *4 x 312*: TinyBERT's shape; "
-        "*texts of other tasks between*: 40,000 of them, in data.unlabelled. Files of those two rows alone "
-        "lack the positions that no text reaches, 0.15 MB. Files of *6 x 192*, *vocabulary trimmed* and "
-        "default's seeds 1 and 2 are older still: they computed the whole last layer, and no loud channel "
-        "of theirs was split.",
+        "*texts of other tasks between*: 40,000 of them, in data.unlabelled. Files of *default* and *words "
+        "packed*, seed 0, and *texts of other tasks between* alone lack the positions that no text reaches, "
+        "0.15 MB. Files of *6 x 192*, *vocabulary trimmed* and default's seeds 1 and 2 are older still: they "
+        "computed the whole last layer, and no loud channel of theirs was split.",
         (
             ("student", lambda record: record["setting"]),
             _SEED,
