@@ -6,6 +6,8 @@ from optimum.utils import DEFAULT_DUMMY_SHAPES
 from torch import nn
 from transformers import PreTrainedModel
 
+from distill_core.families import read_stack
+
 _LEAST = DEFAULT_DUMMY_SHAPES["sequence_length"]
 """Tokens that a model is traced with when it is exported."""
 
@@ -16,7 +18,7 @@ _NUMBERS = ("position_ids", "token_type_ids")
 """Buffers that are as long as the table."""
 
 
-def cut_positions(model: PreTrainedModel, reach: int, longest: int) -> PreTrainedModel:
+def cut_positions(model: PreTrainedModel, longest: int) -> PreTrainedModel:
     """Return a model without the embeddings of positions beyond the longest text, and all else as it was.
 
     Of a student of 3 x 384 whose words and matrices are packed, 384 of 512 positions are 150 kB in 8 bits, of
@@ -24,9 +26,9 @@ def cut_positions(model: PreTrainedModel, reach: int, longest: int) -> PreTraine
 
     Args:
         model: a loaded model; it is not changed.
-        reach: tokens that its positions are enough for.
         longest: tokens of the longest text.
     """
+    reach = read_stack(model.config.to_dict(), model.name_or_path).max_length
     beyond = reach - max(longest, _LEAST)
     if beyond <= 0:
         return model

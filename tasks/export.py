@@ -26,11 +26,10 @@ def export(job: Job, teacher: Stage, student: Stage, data: Stage) -> State[Stage
         from distill_core.export import export_onnx
         from distill_core.positions import cut_positions
         from distill_core.quantization.words import copy_words
-        from distill_core.teacher import describe, load_model
+        from distill_core.teacher import load_model
 
         rows = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
-        reach = describe(student.folder / MODEL, job.pipeline.task).max_length
-        model = cut_positions(load_model(student.folder / MODEL), reach, longest)
+        model = cut_positions(load_model(student.folder / MODEL), longest)
         copy_words(student.folder / MODEL, folder)
         return export_onnx(model, head_of(teacher), rows, OPSET, folder / ONNX)
 

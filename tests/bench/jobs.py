@@ -68,14 +68,13 @@ _SST2_STUDENTS = {
         "student.intermediate_size=768",
     ),
 }
+SST2_BETWEEN = replace(SST2, student="texts of other tasks between", unlabelled=True)
+_PACKED = replace(SST2, **_WORDS_PACKED)
 STUDENTS = [
-    replace(SST2, **_WORDS_PACKED),
+    _PACKED,
+    replace(_PACKED, student=f"{_PACKED.student}, {SST2_BETWEEN.student}", unlabelled=True),
     *(replace(SST2, settings=given, student=name) for name, given in _SST2_STUDENTS.items()),
 ]
-SST2_BETWEEN = replace(SST2, student="texts of other tasks between", unlabelled=True)
-SST2_PACKED_BETWEEN = replace(
-    SST2_BETWEEN, **{**_WORDS_PACKED, "student": "words packed, texts of other tasks between"}
-)
 _PIPELINES, _BASE = HERE / "pipelines", "all-minilm-l6-v2"
 OTHERS = [
     WholeJob(_BASE, "wnut17", _PIPELINES / "wnut17.yaml", fine_tuned=True),
@@ -124,7 +123,7 @@ def cells_of_jobs() -> list[Cell]:
     return [
         *(
             Cell("main-job", MINILM, "sst2", job.student, n, partial(run_job, job, n))
-            for job in (SST2, SST2_BETWEEN, SST2_PACKED_BETWEEN)
+            for job in (SST2, SST2_BETWEEN)
             for n in (0, 1, 2)
         ),
         *(

@@ -96,7 +96,7 @@ def test_half_the_layers_train_save_reload_and_export(
     assert torch.equal(hidden_and_logits(loaded)[-1], hidden_and_logits(trained.model)[-1])
     assert describe(tmp_path / "student").layers == halved
 
-    cut = cut_positions(loaded, seen.max_length, longest=20)
+    cut = cut_positions(loaded, longest=20)
     pairs = zip(hidden_and_logits(cut), hidden_and_logits(loaded), strict=True)
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
     assert rows_of_positions(cut) == [count - 44 for count in rows_of_positions(loaded)]
@@ -105,7 +105,7 @@ def test_half_the_layers_train_save_reload_and_export(
 
 
 def rows_of_positions(model: PreTrainedModel) -> list[int]:
-    """Return how many positions each table of them has; no family has several."""
+    """Return how many positions each table of them has; some families have no table."""
     tables = {n: p for n, p in model.named_parameters() if n.endswith("position_embeddings.weight")}
     return [len(table) for table in tables.values()]
 
@@ -115,9 +115,8 @@ def test_positions_stay_for_the_longest_text_and_for_what_an_export_reads(
     longest: int, positions: int, tiny_bert: Path
 ) -> None:
     model = load_model(tiny_bert)
-    reach = describe(tiny_bert).max_length
-    cut = cut_positions(model, reach, longest)
-    assert (reach, rows_of_positions(model)) == (64, [64])
+    cut = cut_positions(model, longest)
+    assert rows_of_positions(model) == [64]
     assert rows_of_positions(cut) == [positions]
     with pytest.raises((IndexError, RuntimeError)):
         cut(input_ids=torch.ones(1, positions + 1, dtype=torch.long))
