@@ -25,14 +25,24 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
     Raises:
         BundleError: onnxruntime cannot load it.
     """
-    options = onnxruntime.SessionOptions()
+    options = _options()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # warnings of its optimizer are not the user's to act on
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class but Exception
         raise BundleError(f"{path}: onnxruntime cannot load it: {error}") from None
+
+
+def open_content(content: bytes) -> onnxruntime.InferenceSession:
+    """Load on the CPU what an ONNX file would hold, such as one that was changed in memory."""
+    return onnxruntime.InferenceSession(content, _options(), providers=["CPUExecutionProvider"])
+
+
+def _options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # warnings of its optimizer are not the user's to act on
+    return options
 
 
 def run_row(

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int8
+from jaxtyping import Float
 
 from distill_core.quantization.codebook import (
+    COARSE,
     Codebook,
     fill_up,
     learn_codebook,
@@ -34,11 +35,6 @@ class Books:
     def of_tables(self) -> str:
         """Name of the initializer for embeddings."""
         return CODEBOOK if self.tables is self.matrices else TABLE_CODEBOOK
-
-    @property
-    def named(self) -> dict[str, Int8[np.ndarray, "count width"]]:
-        """The vectors, by the names of their initializers."""
-        return {CODEBOOK: self.matrices.vectors, self.of_tables: self.tables.vectors}
 
 
 @dataclass(frozen=True)
@@ -110,6 +106,17 @@ def learn_books(
     learnt = learn(matrices if shared else [], embeddings, of_tables)
     tables_book, coarse = _set_apart(learnt, tables, largest)
     return Books(tables_book if shared else learn(matrices, [], of_matrices), tables_book, coarse)
+
+
+def learn_coarse(matrices: Sequence[Part], largest: int) -> Codebook:
+    """Return the codebook of matrices that a byte for a vector is enough for.
+
+    Args:
+        matrices: of `of_matrix`.
+        largest: whole number that an unpacked weight may have.
+    """
+    numbers, counts = _vectors(matrices, [], COARSE[0])
+    return learn_codebook(numbers, COARSE, largest, counts)
 
 
 def _set_apart(

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from distill_core.batches import row_lengths
 from distill_core.quantization.rounding import Moments
-from distill_core.session import feed_row
+from distill_core.session import feed_row, open_content
 
 _TOKENS = 32_768
 """Of training rows that are read to quantize: ten for each of the 3,072 inputs of BERT-base's widest matrix.
@@ -83,6 +83,19 @@ def largest_inputs(
     return largest
 
 
+def one_of_a_text(
+    model: onnx.ModelProto, tensors: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> set[str]:
+    """Return which of some tensors have one vector for a whole text, not one for each token.
+
+    Args:
+        model: a file; it is not changed.
+        tensors: names of fp32 activations, their last axis the one that counts.
+        rows: token ids and masks, of which the first is read, which has more than one token.
+    """
+    return {name for name, vectors in _read(model, tensors, rows[:1]) if len(vectors) == 1}
+
+
 def _read(
     model: onnx.ModelProto, tensors: Sequence[str], rows: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[str, Float[np.ndarray, "tokens channels"]]]:
@@ -111,8 +124,4 @@ def _showing(model: onnx.ModelProto, tensors: Sequence[str]) -> onnxruntime.Infe
         for name in tensors
         if name not in there
     )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        shown.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return open_content(shown.SerializeToString())

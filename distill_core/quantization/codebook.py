@@ -19,6 +19,9 @@ from scipy.spatial import KDTree
 SMALL = (2, 256)
 """Weights in a vector, and vectors: 4 bits a weight."""
 
+COARSE = (6, 256)
+"""Of matrices that hardly change what a file answers: 1.3 bits a weight."""
+
 LARGE = 65_536
 """Vectors of a larger model: 4 bits a weight if each has four, in a table of 262 kB, and 2.7 if each has six,
 in one of 393 kB."""

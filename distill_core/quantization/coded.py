@@ -1,4 +1,4 @@
-"""Rows of embeddings as codes: those of tokens that the training texts use in 16 bits, the others' in 8.
+"""Rows of embeddings as codes: those of tokens that training texts make use of in 16 bits, others in 8.
 
 Most of a vocabulary is never met in one domain: of BERT's 30,522 tokens the 67,349 training texts of SST-2
 use 11,572. A row that is read once in a hundred texts may be coarser than one that is read in each. Of a

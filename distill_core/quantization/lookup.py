@@ -18,6 +18,9 @@ TABLE_CODEBOOK = "codebook_of_embeddings"
 WORDS_CODEBOOK = "codebook_of_words"
 """Name of the initializer that codes of words point into which were coded before the training."""
 
+COARSE_CODEBOOK = "codebook_of_coarse_matrices"
+"""Name of the initializer that codes of matrices point into which need no more than a byte for a vector."""
+
 _PLACES = "byte_places"
 """Name of the initializer with what the two bytes of a code count for."""
 

@@ -7,60 +7,46 @@ each call.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
-from jaxtyping import Float, Int8
-from onnx import numpy_helper
+from jaxtyping import Int8
 
-from distill_core.quantization.books import learn_books, of_matrix
-from distill_core.quantization.calibration import input_moments
-from distill_core.quantization.codebook import (
-    SMALL,
-    channel_scales,
-    pick_shapes,
-)
+from distill_core.quantization.books import Part, learn_books, learn_coarse, of_matrix
+from distill_core.quantization.calibration import input_moments, one_of_a_text
+from distill_core.quantization.codebook import SMALL, pick_shapes
 from distill_core.quantization.coded import CodedRows, encode
 from distill_core.quantization.lookup import (
+    COARSE_CODEBOOK,
     CODEBOOK,
     WORDS_CODEBOOK,
     Store,
-    Stored,
-    add,
     add_codebooks,
     as_bytes,
     as_they_are,
-    join,
-    look_up,
-    put_for,
 )
-from distill_core.quantization.rounding import round_matrix
+from distill_core.quantization.matrices import (
+    CodedMatrix,
+    Matrix,
+    code_matrix,
+    find_matrices,
+    halve,
+    unpack_matrix,
+)
+from distill_core.quantization.rounding import Moments
+from distill_core.quantization.spare import pick_coarse
 from distill_core.quantization.tables import Table, find_tables, unpack_table
 from distill_core.schemes import Scheme, largest_weight
 from distill_core.vocabulary import Ids
+
+Vectors = dict[str, Int8[np.ndarray, "count width"]]
+"""Codebooks, by the names of their initializers."""
 
 _LEAST_WEIGHTS = 16_384
 """Of a matrix: a smaller one would save less than 8 kB."""
 
 _LARGEST = largest_weight(reduce_range=False)
-
-
-@dataclass(frozen=True)
-class _Matrix:
-    """An 8-bit weight of a product, and the fp32 activation that it multiplies."""
-
-    name: str
-    scale_name: str
-    activation: str
-    numbers: Int8[np.ndarray, "inputs channels"]
-    steps: Float[np.ndarray, "..."]
-
-    @property
-    def weights(self) -> Float[np.ndarray, "inputs channels"]:
-        """As the 8-bit file has them."""
-        return np.asarray(self.numbers * self.steps, dtype=np.float32)
 
 
 def pack(
@@ -83,14 +69,14 @@ def pack(
         Whether there was anything to pack; else the file is as it was.
     """
     graph, largest = model.graph, largest_weight(scheme.reduce_range)
-    found = _find_matrices(graph) if scheme.packs == "all" else []
+    found = find_matrices(graph) if scheme.packs == "all" else []
     matrices = [matrix for matrix in found if matrix.numbers.size >= _LEAST_WEIGHTS]
     tables = find_tables(graph, used, words)
     if not (matrices or tables):
         return False
     store = as_bytes if scheme.byte_codes else as_they_are
     open_tables = [table for table in tables if table.coded is None]
-    vectors: dict[str, Int8[np.ndarray, "count width"]] = {}
+    vectors: Vectors = {}
     if matrices or open_tables:
         vectors |= _pack_by_books(model, matrices, open_tables, scheme, rows, store)
     for table in tables:
@@ -101,7 +87,7 @@ def pack(
     if largest < _LARGEST:
         for matrix in found:
             if matrix.numbers.size < _LEAST_WEIGHTS:
-                _halve(graph, matrix)
+                halve(graph, matrix)
     _forget_names(graph)
     return True
 
@@ -115,82 +101,54 @@ def _forget_names(graph: onnx.GraphProto) -> None:
 
 def _pack_by_books(
     model: onnx.ModelProto,
-    matrices: Sequence[_Matrix],
+    matrices: Sequence[Matrix],
     tables: Sequence[Table],
     scheme: Scheme,
     rows: Sequence[Mapping[str, Any]],
     store: Store,
-) -> dict[str, Int8[np.ndarray, "count width"]]:
+) -> Vectors:
     """Pack matrices and embeddings with codebooks that are learnt from them, and return those by name."""
-    graph, largest = model.graph, largest_weight(scheme.reduce_range)
+    largest = largest_weight(scheme.reduce_range)
     shapes = pick_shapes(
         sum(matrix.numbers.size for matrix in matrices),
         sum(table.rows.weights.size for table in tables),
         scheme.vector,
     )
     embeddings = [table.rows.whole() if SMALL in shapes else table.rows for table in tables]
-    scales = {matrix.name: channel_scales(matrix.weights, largest) for matrix in matrices}
     moments = input_moments(model, [matrix.activation for matrix in matrices], rows)
-    parts = [of_matrix(m.weights, scales[m.name], moments[m.activation]) for m in matrices]
-    books = learn_books(parts, embeddings, shapes, largest)
-    for matrix in matrices:
-        scale = scales[matrix.name]
-        codes = round_matrix(matrix.weights, scale, books.matrices, moments[matrix.activation])
-        _unpack_matrix(graph, matrix, store(codes), scale, books.matrices.width)
-    for table, embedding in zip(tables, embeddings, strict=True):
-        coded = encode(embedding, (books.tables, books.coarse), largest)
-        unpack_table(graph, table, coded, books.of_tables, store)
-    return books.named
-
-
-def _find_matrices(graph: onnx.GraphProto) -> list[_Matrix]:
-    arrays = {tensor.name: tensor for tensor in graph.initializer}
-    quantizers = {
-        node.output[0]: node for node in graph.node if node.op_type == "DynamicQuantizeLinear"
+    parts = {
+        m.name: of_matrix(m.weights, m.scales(largest), moments[m.activation]) for m in matrices
     }
-    found = {}
-    for node in graph.node:
-        if node.op_type not in ("MatMulInteger", "QAttention") or node.input[1] not in arrays:
-            continue
-        name = node.input[1]
-        scale_name = f"{name.removesuffix('_quantized')}_scale"
-        matrix = _Matrix(
-            name,
-            scale_name,
-            quantizers[node.input[0]].input[0],
-            numpy_helper.to_array(arrays[name]),
-            numpy_helper.to_array(arrays[scale_name]),
-        )
-        if matrix.numbers.ndim == 2:
-            found[name] = matrix
-    return list(found.values())
-
-
-def _halve(graph: onnx.GraphProto, matrix: _Matrix) -> None:
-    """Bring a matrix that stays in 8 bits to 7, its steps being twice as large."""
-    numbers = np.rint(matrix.numbers / 2).astype(np.int8)
-    put_for(graph, matrix.name, numpy_helper.from_array(numbers, matrix.name))
-    steps = np.asarray(2 * matrix.steps, dtype=matrix.steps.dtype)
-    put_for(graph, matrix.scale_name, numpy_helper.from_array(steps, matrix.scale_name))
-
-
-def _unpack_matrix(
-    graph: onnx.GraphProto,
-    matrix: _Matrix,
-    codes: Stored,
-    scale: Float[np.ndarray, " channels"],
-    width: int,
-) -> None:
-    """Put codes in the place of a matrix, and what turns them into its name."""
-    named = f"{matrix.name}_{{}}".format
-    put_for(graph, matrix.scale_name, numpy_helper.from_array(scale, matrix.scale_name))
-    put_for(graph, matrix.name, numpy_helper.from_array(codes, named("codes")))
-    inputs, channels = matrix.numbers.shape
-    filled = codes.shape[1] * width
-    shape = add(graph, named("shape"), np.asarray([inputs, filled], dtype=np.int64))
-    nodes = [
-        *look_up(CODEBOOK, named("codes"), named("vectors"), codes.ndim == 3),
-        *join(graph, named("vectors"), shape, matrix.name, (filled, channels)),
+    books = learn_books(list(parts.values()), embeddings, shapes, largest)
+    rounded = [
+        code_matrix(m, largest, books.matrices, CODEBOOK, moments[m.activation]) for m in matrices
     ]
-    for node in reversed(nodes):
-        graph.node.insert(0, node)
+    coarse = _find_coarse(model, rounded, parts, moments, largest, rows)
+    vectors: Vectors = {}
+    for entry in rounded:
+        coded = coarse.get(entry.matrix.name, entry)
+        unpack_matrix(model.graph, coded, store)
+        vectors[coded.codebook_name] = coded.codebook.vectors
+    for table, embedding in zip(tables, embeddings, strict=True):
+        coded_rows = encode(embedding, (books.tables, books.coarse), largest)
+        unpack_table(model.graph, table, coded_rows, books.of_tables, store)
+        vectors[books.of_tables] = books.tables.vectors
+    return vectors
+
+
+def _find_coarse(
+    model: onnx.ModelProto,
+    rounded: Sequence[CodedMatrix],
+    parts: Mapping[str, Part],
+    moments: Mapping[str, Moments],
+    largest: int,
+    rows: Sequence[Mapping[str, Any]],
+) -> dict[str, CodedMatrix]:
+    """Return by name the matrices of one vector a text that are as good in fewer bits, in those bits."""
+    once = one_of_a_text(model, list(moments), rows)
+    spare = [entry.matrix for entry in rounded if entry.matrix.activation in once]
+    if not spare:
+        return {}
+    book = learn_coarse([parts[matrix.name] for matrix in spare], largest)
+    coarse = [code_matrix(m, largest, book, COARSE_CODEBOOK, moments[m.activation]) for m in spare]
+    return {entry.matrix.name: entry for entry in pick_coarse(model, rounded, coarse, rows)}

@@ -22,7 +22,7 @@ from distill_core.targets import OPSET
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.tokenizer_file import complete_tokens, renumber, trim_tokenizer
 from distill_core.trimming import check_trimmed, covered, trim
-from distill_core.vocabulary import count_tokens, needed_tokens, pick_tokens
+from distill_core.vocabulary import count_tokens, needed_tokens, pick_tokens, used_tokens
 
 HEAD = SequenceClassification(("negative", "positive"))
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -264,3 +264,20 @@ def test_only_the_fast_tokenizer_is_left(trimmed: tuple[Path, Path, Any]) -> Non
     tokenizer = load_tokenizer(trimmed[1])
     for number, entry in told.get("added_tokens_decoder", {}).items():
         assert tokenizer.convert_ids_to_tokens(int(number)) == entry["content"]
+
+
+def _texts(*tokens: list[int]) -> Dataset:
+    return Dataset.from_dict({"input_ids": list(tokens)})
+
+
+def test_each_token_of_a_few_texts_is_in_use() -> None:
+    assert used_tokens([_texts([5, 2, 5]), _texts([9])]).tolist() == [2, 5, 9]
+
+
+def test_a_token_that_is_one_of_more_than_300_000_is_not_in_use() -> None:
+    rows = [_texts([7] * 599_996, [3, 3]), _texts([4], [12])]
+    assert used_tokens(rows).tolist() == [3, 7]
+
+
+def test_tokens_of_several_texts_in_a_row_are_counted() -> None:
+    assert used_tokens([Dataset.from_dict({"input_ids": [[[1, 4], [6]]]})]).tolist() == [1, 4, 6]
