@@ -63,7 +63,9 @@ class Choice:
 def choose(candidates: Sequence[Candidate], gate: Gate, target: str) -> Choice:
     """Return the smallest file within the gate that is about as fast as the fastest there.
 
-    Where none is within the gate, it is the one that loses least: the gate will say no to it.
+    Where the gate says how large a file of the target may be, what is within it is small enough, and the one
+    that changes fewest answers is taken. Where none is within the gate, it is the one that loses least: the
+    gate will say no to it.
 
     Args:
         candidates: one or more, in the order of the target's schemes.
@@ -83,7 +85,8 @@ def choose(candidates: Sequence[Candidate], gate: Gate, target: str) -> Choice:
         return Choice(chosen, tuple("; ".join(found) for found in failures))
     fastest = min(within, key=lambda entry: entry.pace_ms)
     fast = [entry for entry in within if entry.pace_ms <= SLOWER * fastest.pace_ms]
-    chosen = min(fast, key=lambda entry: (entry.bytes, entry.flips))
+    small_enough = gate.max_mb.get(target) is not None
+    chosen = min(fast, key=_faithful if small_enough else _small)
     return Choice(
         chosen,
         tuple(
@@ -91,6 +94,14 @@ def choose(candidates: Sequence[Candidate], gate: Gate, target: str) -> Choice:
             for entry, found in zip(candidates, failures, strict=True)
         ),
     )
+
+
+def _small(entry: Candidate) -> tuple[float, float]:
+    return entry.bytes, entry.flips
+
+
+def _faithful(entry: Candidate) -> tuple[float, float]:
+    return entry.flips, entry.bytes
 
 
 def _failures(candidate: Candidate, gate: Gate, target: str) -> list[str]:
@@ -115,4 +126,6 @@ def _verdict(entry: Candidate, first: Candidate, chosen: Candidate, fastest: Can
         where = "" if entry.wasm_p50_ms is None else " in wasm"
         times = entry.pace_ms / fastest.pace_ms
         return f"takes {times:.2f} times as long as {fastest.scheme}{where}"
+    if entry.bytes < chosen.bytes:
+        return f"changes {entry.flips:.2%} of the answers, {chosen.scheme} {chosen.flips:.2%}"
     return f"{entry.bytes / chosen.bytes:.2f} times as large as {chosen.scheme}"

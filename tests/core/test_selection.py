@@ -74,6 +74,21 @@ def test_where_nothing_is_within_the_gate_the_one_that_loses_least_is_shown() ->
     assert all("quantization_drop" in verdict for verdict in choice.verdicts)
 
 
+def test_of_files_that_are_small_enough_the_one_that_changes_fewest_answers_is_chosen() -> None:
+    limited = Gate(max_mb={"web-wasm": 20})
+    choice = choose([INT8, INT4], limited, "web-wasm")
+    assert choice.chosen == INT8
+    assert choice.verdicts == ("chosen", "changes 3.00% of the answers, int8 1.00%")
+    assert choose([INT8, INT4], limited, "ios-arm64").chosen == INT4
+
+
+def test_of_those_that_change_as_few_the_smaller_one_is_chosen() -> None:
+    alike = replace(INT4, flips=INT8.flips)
+    choice = choose([INT8, alike], Gate(max_mb={"web-wasm": 20}), "web-wasm")
+    assert choice.chosen == alike
+    assert choice.verdicts == ("2.00 times as large as int8-of-4-bits", "chosen")
+
+
 _candidates = st.lists(
     st.builds(
         Candidate,
