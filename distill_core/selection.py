@@ -85,8 +85,7 @@ def choose(candidates: Sequence[Candidate], gate: Gate, target: str) -> Choice:
         return Choice(chosen, tuple("; ".join(found) for found in failures))
     fastest = min(within, key=lambda entry: entry.pace_ms)
     fast = [entry for entry in within if entry.pace_ms <= SLOWER * fastest.pace_ms]
-    small_enough = gate.max_mb.get(target) is not None
-    chosen = min(fast, key=_faithful if small_enough else _small)
+    chosen = min(fast, key=_small if gate.max_mb.get(target) is None else _faithful)
     return Choice(
         chosen,
         tuple(
@@ -96,11 +95,11 @@ def choose(candidates: Sequence[Candidate], gate: Gate, target: str) -> Choice:
     )
 
 
-def _small(entry: Candidate) -> tuple[float, float]:
+def _small(entry: Candidate) -> tuple[int | float, ...]:
     return entry.bytes, entry.flips
 
 
-def _faithful(entry: Candidate) -> tuple[float, float]:
+def _faithful(entry: Candidate) -> tuple[int | float, ...]:
     return entry.flips, entry.bytes
 
 
