@@ -44,8 +44,6 @@ def pick_coarse(
         coarse: some of them in fewer bits.
         rows: training texts, token ids and masks, of which a few are read.
     """
-    if not coarse:
-        return []
     session = _open_for(model, rounded)
     few = thin(rows, _ROWS)
     usual = _answers(session, few, ())
