@@ -70,7 +70,7 @@ def measure_loss(
         student_logits: of the same rows, by the student as it was trained, all its tokens included.
 
     Returns:
-        rows, the drop of the main metric, and flips.
+        rows, the drop of the main metric, flips, and the distance of the logits.
     """
     logits, labels = file_logits(open_session(file), head, rows), read_labels(head, rows)
     before, after = score(head, student_logits, labels), score(head, logits, labels)
@@ -79,4 +79,5 @@ def measure_loss(
         "rows": len(rows),
         "drop": before[name] - after[name],
         "flips": 1 - agreement(head, logits, student_logits),
+        "distance": head.distance(logits, student_logits),
     }

@@ -24,6 +24,8 @@ class Candidate:
     """Of the main metric on validation rows, from the student as it was trained."""
     flips: float
     """Share of their units that it answers otherwise than that student."""
+    distance: float
+    """Of its logits from those of that student: what flips tell of few rows, with less luck in it."""
     bytes: int
     p50_ms: float
     load_ms: float
@@ -64,8 +66,8 @@ def choose(candidates: Sequence[Candidate], gate: Gate, target: str) -> Choice:
     """Return the smallest file within the gate that is about as fast as the fastest there.
 
     Where the gate says how large a file of the target may be, what is within it is small enough, and the one
-    that changes fewest answers is taken. Where none is within the gate, it is the one that loses least: the
-    gate will say no to it.
+    with the nearest answers to the student's is taken. Where none is within the gate, it is the one that
+    loses least: the gate will say no to it.
 
     Args:
         candidates: one or more, in the order of the target's schemes.
@@ -85,7 +87,7 @@ def choose(candidates: Sequence[Candidate], gate: Gate, target: str) -> Choice:
         return Choice(chosen, tuple("; ".join(found) for found in failures))
     fastest = min(within, key=lambda entry: entry.pace_ms)
     fast = [entry for entry in within if entry.pace_ms <= SLOWER * fastest.pace_ms]
-    chosen = min(fast, key=_small if gate.max_mb.get(target) is None else _faithful)
+    chosen = min(fast, key=_small if gate.max_mb.get(target) is None else _near)
     return Choice(
         chosen,
         tuple(
@@ -99,8 +101,8 @@ def _small(entry: Candidate) -> tuple[int | float, ...]:
     return entry.bytes, entry.flips
 
 
-def _faithful(entry: Candidate) -> tuple[int | float, ...]:
-    return entry.flips, entry.bytes
+def _near(entry: Candidate) -> tuple[int | float, ...]:
+    return entry.distance, entry.bytes
 
 
 def _failures(candidate: Candidate, gate: Gate, target: str) -> list[str]:
@@ -126,5 +128,7 @@ def _verdict(entry: Candidate, first: Candidate, chosen: Candidate, fastest: Can
         times = entry.pace_ms / fastest.pace_ms
         return f"takes {times:.2f} times as long as {fastest.scheme}{where}"
     if entry.bytes < chosen.bytes:
-        return f"changes {entry.flips:.2%} of the answers, {chosen.scheme} {chosen.flips:.2%}"
+        return (
+            f"farther from the student: {entry.distance:.3g}, {chosen.scheme} {chosen.distance:.3g}"
+        )
     return f"{entry.bytes / chosen.bytes:.2f} times as large as {chosen.scheme}"

@@ -53,6 +53,7 @@ def _candidate(artifact: Stage, benchmark: Stage, in_wasm: Mapping[str, Any] | N
         sha256=artifact.facts["sha256"],
         drop=artifact.facts["validation"]["drop"],
         flips=artifact.facts["validation"]["flips"],
+        distance=artifact.facts["validation"]["distance"],
         bytes=artifact.facts["bytes"],
         **{name: timing[name] for name in ("p50_ms", "load_ms", "peak_rss_mb")},
         wasm_p50_ms=in_wasm["p50_ms"] if in_wasm else None,

@@ -277,6 +277,12 @@ class Head(ABC):
         alike = predictions == others
         return float(np.mean(alike.reshape(len(alike), -1).all(axis=1)))
 
+    def distance(
+        self, logits: Float[np.ndarray, "units classes"], others: Float[np.ndarray, "units classes"]
+    ) -> float:
+        """Return how far two models' logits are from each other: the mean squared difference."""
+        return float(np.square(logits - others).mean())
+
     @abstractmethod
     def answer(self, logits: Float[np.ndarray, "..."], row: Mapping[str, Any]) -> str:
         """Say what a model's output for one row means.

@@ -166,6 +166,12 @@ class MaskedLanguageModelling(Head):
         surprise = -_log_softmax(logits)[np.arange(len(right)), right]
         return np.stack([logits.argmax(axis=-1).astype(float), surprise], axis=1)
 
+    def distance(
+        self, logits: Float[np.ndarray, "units 2"], others: Float[np.ndarray, "units 2"]
+    ) -> float:
+        """Return the mean squared difference of −log softmax(z)[y]."""
+        return super().distance(logits[:, 1:], others[:, 1:])
+
     def read_units(self, columns: Mapping[str, Sequence[Any]]) -> Labels:
         """Return the right tokens behind all masks."""
         counted = [[token for token in row if token != NOT_COUNTED] for row in columns["label"]]

@@ -193,6 +193,12 @@ class QuestionAnswering(Head):
         unit = [row["window"] == 0, place, place + len(text), score, null]
         return np.asarray([unit], dtype=np.float32)
 
+    def distance(
+        self, logits: Float[np.ndarray, "windows 5"], others: Float[np.ndarray, "windows 5"]
+    ) -> float:
+        """Return the mean squared difference of the scores, of the best span and of no answer."""
+        return super().distance(logits[:, 3:], others[:, 3:])
+
     def read_units(self, columns: Mapping[str, Sequence[Any]]) -> Labels:
         """Return context and right answers of each question."""
         asked = [row for row, window in enumerate(columns["window"]) if window == 0]

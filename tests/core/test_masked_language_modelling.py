@@ -201,6 +201,9 @@ def test_scores_are_what_counting_gives_by_hand() -> None:
     assert HEAD.metrics(said, labels) == pytest.approx(expected)
     assert HEAD.statistics(said, labels).tolist() == [[1, 2], [1, 1]]
     assert HEAD.agreement(said, said[[0, 0, 2]]) == pytest.approx(2 / 3)
+    # The second one says another token, and takes the right one to be half as probable.
+    other = said + np.array([[0, 0], [7, np.log(2)], [0, 0]])
+    assert HEAD.distance(said, other) == pytest.approx(np.log(2) ** 2 / 3)
 
 
 def test_a_model_is_scored_as_torch_scores_it(folder: Path, rows: Dataset) -> None:

@@ -79,6 +79,8 @@ def test_the_loss_that_a_file_is_chosen_by_is_from_the_student_it_is_given(
     found = measure_loss(file, head, read, -logits)
     assert found["rows"] == len(read) == 30
     assert found["flips"] == pytest.approx(1.0)
+    # The file says almost what the logits say, and the student is given as saying their opposite.
+    assert found["distance"] == pytest.approx(4 * np.square(logits).mean(), rel=0.1)
     wrong = score(head, -logits, labels)["accuracy"]
     assert found["drop"] == pytest.approx(wrong - score(head, logits, labels)["accuracy"])
 

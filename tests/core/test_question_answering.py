@@ -195,6 +195,16 @@ def test_there_is_no_answer_where_the_first_token_says_so_in_every_window(
     assert HEAD.predict(HEAD.units(np.zeros((4, 2)), empty)).tolist() == [[0, 0]]
 
 
+def test_models_are_as_far_from_each_other_as_their_scores_whatever_the_place(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    (row, empty) = (encode(tokenizer, ("film", context, NONE))[0] for context in ("a plot", ""))
+    first = np.concatenate([point(row, 3, 3, 2.0), HEAD.units(np.zeros((4, 2)), empty)])
+    second = first + np.asarray([[0, 5, 5, 3, 0], [0, 0, 0, 0, 0]], dtype=np.float32)
+    assert HEAD.distance(first, first) == 0
+    assert HEAD.distance(first, second) == pytest.approx(9 / 4)
+
+
 def test_models_agree_that_give_the_same_text_from_another_place(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:

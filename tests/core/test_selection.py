@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from distill_core.gate import Gate
 from distill_core.selection import SLOWER, Candidate, choose
 
-INT8 = Candidate("int8", "a", "11", 0.001, 0.01, 20_000_000, 1.0, 50.0, 100.0)
-INT4 = Candidate("int8-of-4-bits", "b", "22", 0.004, 0.03, 10_000_000, 1.05, 60.0, 100.0)
+INT8 = Candidate("int8", "a", "11", 0.001, 0.01, 0.002, 20_000_000, 1.0, 50.0, 100.0)
+INT4 = Candidate("int8-of-4-bits", "b", "22", 0.004, 0.03, 0.009, 10_000_000, 1.05, 60.0, 100.0)
 
 
 def test_the_smaller_file_within_the_gate_is_chosen() -> None:
@@ -74,16 +74,16 @@ def test_where_nothing_is_within_the_gate_the_one_that_loses_least_is_shown() ->
     assert all("quantization_drop" in verdict for verdict in choice.verdicts)
 
 
-def test_of_files_that_are_small_enough_the_one_that_changes_fewest_answers_is_chosen() -> None:
+def test_of_files_that_are_small_enough_the_nearest_to_the_student_is_chosen() -> None:
     limited = Gate(max_mb={"web-wasm": 20})
     choice = choose([INT8, INT4], limited, "web-wasm")
     assert choice.chosen == INT8
-    assert choice.verdicts == ("chosen", "changes 3.00% of the answers, int8 1.00%")
+    assert choice.verdicts == ("chosen", "farther from the student: 0.009, int8 0.002")
     assert choose([INT8, INT4], limited, "ios-arm64").chosen == INT4
 
 
-def test_of_those_that_change_as_few_the_smaller_one_is_chosen() -> None:
-    alike = replace(INT4, flips=INT8.flips)
+def test_of_those_that_are_as_near_the_smaller_one_is_chosen() -> None:
+    alike = replace(INT4, distance=INT8.distance)
     choice = choose([INT8, alike], Gate(max_mb={"web-wasm": 20}), "web-wasm")
     assert choice.chosen == alike
     assert choice.verdicts == ("2.00 times as large as int8-of-4-bits", "chosen")
@@ -96,6 +96,7 @@ _candidates = st.lists(
         st.just(""),
         st.uuids().map(str),
         st.floats(-0.01, 0.02),
+        st.floats(0, 0.1),
         st.floats(0, 0.1),
         st.integers(1_000, 100_000_000),
         st.floats(0.1, 10),
@@ -120,3 +121,17 @@ def test_no_file_within_the_gate_is_smaller_and_as_fast(candidates: list[Candida
     assert choice.chosen.p50_ms <= SLOWER * fastest
     fast = [entry for entry in within if entry.p50_ms <= SLOWER * fastest]
     assert choice.chosen.bytes == min(entry.bytes for entry in fast)
+
+
+@given(_candidates)
+def test_with_a_size_limit_no_file_within_the_gate_is_nearer_and_as_fast(
+    candidates: list[Candidate],
+) -> None:
+    gate = Gate(quantization_drop=0.01, max_mb={"web-wasm": 50})
+    chosen = choose(candidates, gate, "web-wasm").chosen
+    within = [entry for entry in candidates if entry.drop <= 0.01 and entry.bytes <= 50e6]
+    if within:
+        fastest = min(entry.p50_ms for entry in within)
+        fast = [entry for entry in within if entry.p50_ms <= SLOWER * fastest]
+        assert chosen in fast
+        assert chosen.distance == min(entry.distance for entry in fast)
