@@ -25,6 +25,12 @@ _MOST_ROWS, _LEAST_ROWS = 4_096, 256
 
 _ROWS_AT_ONCE = 64
 
+_JUDGED = 16
+"""Of that many rows one is kept from the rounding: 153 of SST-2's 2,451."""
+
+Row = Mapping[str, Any]
+"""Token ids and masks of a text."""
+
 
 def calibration_rows(train: Dataset) -> Dataset:
     """Return the training rows that are read to quantize: enough tokens, at even steps through the rows.
@@ -40,6 +46,15 @@ def spread_rows(train: Dataset, count: int = _MOST_ROWS) -> Dataset:
     """Return some rows at even steps, or all where they are fewer, and never more than 4,096."""
     count = min(count, _MOST_ROWS, len(train))
     return train.select(np.linspace(0, len(train) - 1, count).round().astype(int))
+
+
+def set_apart(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Return most of these rows, to round by, and every sixteenth, to judge by what was rounded.
+
+    Where there is one row alone, it serves for both.
+    """
+    judged = list(rows[::_JUDGED])
+    return [row for place, row in enumerate(rows) if place % _JUDGED] or judged, judged
 
 
 def thin(rows: Sequence[Mapping[str, Any]], count: int) -> Sequence[Mapping[str, Any]]:

@@ -14,7 +14,7 @@ import onnx
 from jaxtyping import Int8
 
 from distill_core.quantization.books import Part, learn_books, learn_coarse, of_matrix
-from distill_core.quantization.calibration import input_moments, one_of_a_text
+from distill_core.quantization.calibration import input_moments, one_of_a_text, set_apart
 from distill_core.quantization.codebook import SMALL, pick_shapes
 from distill_core.quantization.coded import CodedRows, encode
 from distill_core.quantization.lookup import (
@@ -115,7 +115,8 @@ def _pack_by_books(
         scheme.vector,
     )
     embeddings = [table.rows.whole() if SMALL in shapes else table.rows for table in tables]
-    moments = input_moments(model, [matrix.activation for matrix in matrices], rows)
+    read, judged = set_apart(rows)
+    moments = input_moments(model, [matrix.activation for matrix in matrices], read)
     parts = {
         m.name: of_matrix(m.weights, m.scales(largest), moments[m.activation]) for m in matrices
     }
@@ -123,7 +124,7 @@ def _pack_by_books(
     rounded = [
         code_matrix(m, largest, books.matrices, CODEBOOK, moments[m.activation]) for m in matrices
     ]
-    coarse = _find_coarse(model, rounded, parts, moments, largest, rows)
+    coarse = _find_coarse(model, rounded, parts, moments, largest, judged)
     vectors: Vectors = {}
     for entry in rounded:
         coded = coarse.get(entry.matrix.name, entry)

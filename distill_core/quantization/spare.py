@@ -15,12 +15,8 @@ import onnx
 import onnxruntime
 from jaxtyping import Float
 
-from distill_core.quantization.calibration import thin
 from distill_core.quantization.matrices import CodedMatrix
 from distill_core.session import feed_row, open_content
-
-_ROWS = 128
-"""Texts by whose answers matrices are judged."""
 
 _SHARE = 0.15
 """Of what the rounding of all matrices changes, that coarse ones may change at most. Of SST-2's student the
@@ -42,14 +38,13 @@ def pick_coarse(
         model: the 8-bit file that they are of; it is not changed.
         rounded: all that are packed, in the bits of the file's scheme.
         coarse: some of them in fewer bits.
-        rows: training texts, token ids and masks, of which a few are read.
+        rows: training texts, token ids and masks, that no matrix was rounded by.
     """
     session = _open_for(model, rounded)
-    few = thin(rows, _ROWS)
-    usual = _answers(session, few, ())
+    usual = _answers(session, rows, ())
 
     def change(matrices: Sequence[CodedMatrix]) -> float:
-        return float(np.square(_answers(session, few, matrices) - usual).sum())
+        return float(np.square(_answers(session, rows, matrices) - usual).sum())
 
     changes = np.asarray([change([matrix]) for matrix in coarse])
     order = np.argsort(changes, kind="stable")
