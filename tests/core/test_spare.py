@@ -72,8 +72,8 @@ def test_changes_are_added_up(eight, matrices, texts) -> None:
     """Each of ten would be within the limit, and together they are beyond it."""
     classifier = matrices[-1]
     coarse = [_off_by(classifier, 0.1)] * 10
-    # 0.15 of the square of this is 5.5 times the square of that.
-    rounded = [_off_by(classifier, 0.1 * np.sqrt(5.5 / 0.15))]
+    # A fifth of the square of this is 5.5 times the square of that.
+    rounded = [_off_by(classifier, 0.1 * np.sqrt(5.5 * 5))]
     assert len(pick_coarse(eight, rounded, coarse, texts)) == 5
 
 
