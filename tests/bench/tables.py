@@ -164,8 +164,8 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         "1, 1 thread). *6 x 192*: all six layers, half as wide; *4 x 312*: TinyBERT's shape; "
         "*texts of other tasks between*: 40,000 of them, in data.unlabelled; *6.05 MB at most*: in "
         "gate.max_mb, so that the nearest file within it is shipped, not the smallest. Files of this row and "
-        "of *default*, seed 0, are those of today; the others were packed when no matrix was coarse, and those "
-        "of *6 x 192*, *vocabulary trimmed* and default's seeds 1 and 2 computed the whole last layer.",
+        "of *default*, seed 0, are those of today; the others were packed when no matrix was coarse, and "
+        "those of *6 x 192*, *vocabulary trimmed* and default's seeds 1 and 2 computed the whole last layer.",
         (
             ("student", lambda record: record["setting"]),
             _SEED,
