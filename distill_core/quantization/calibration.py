@@ -28,9 +28,6 @@ _ROWS_AT_ONCE = 64
 _JUDGED = 16
 """Of that many rows one is kept from the rounding: 153 of SST-2's 2,451."""
 
-Row = Mapping[str, Any]
-"""Token ids and masks of a text."""
-
 
 def calibration_rows(train: Dataset) -> Dataset:
     """Return the training rows that are read to quantize: enough tokens, at even steps through the rows.
@@ -48,7 +45,9 @@ def spread_rows(train: Dataset, count: int = _MOST_ROWS) -> Dataset:
     return train.select(np.linspace(0, len(train) - 1, count).round().astype(int))
 
 
-def set_apart(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+def set_apart(
+    rows: Sequence[Mapping[str, Any]],
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
     """Return most of these rows, to round by, and every sixteenth, to judge by what was rounded.
 
     Where there is one row alone, it serves for both.
@@ -109,6 +108,23 @@ def one_of_a_text(
         rows: token ids and masks, of which the first is read, which has more than one token.
     """
     return {name for name, vectors in _read(model, tensors, rows[:1]) if len(vectors) == 1}
+
+
+def answers_to(
+    session: onnxruntime.InferenceSession,
+    rows: Sequence[Mapping[str, Any]],
+    other: Mapping[str, np.ndarray] | None = None,
+) -> Float[np.ndarray, " numbers"]:
+    """Return all numbers that a file answers to some texts, one after the other.
+
+    Args:
+        session: of the file.
+        rows: token ids and masks, read one at a time.
+        other: what is fed beside them, by name.
+    """
+    names = [output.name for output in session.get_outputs()]
+    answers = [session.run(names, {**feed_row(session, row), **(other or {})}) for row in rows]
+    return np.concatenate([np.ravel(value) for values in answers for value in values])
 
 
 def _read(

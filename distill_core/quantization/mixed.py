@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from jaxtyping import Float
 
-from distill_core.quantization.calibration import thin
+from distill_core.quantization.calibration import answers_to, thin
 from distill_core.quantization.dynamic import activation_products, quantize_dynamically
-from distill_core.session import open_session, run_row
+from distill_core.session import open_session
 
 _ROWS = 32
 """Texts by whose answers matrices are told apart: one that hurts does so on every text."""
@@ -78,6 +78,4 @@ def _products(model: Path) -> list[str]:
 
 
 def _answers(file: Path, rows: Sequence[Mapping[str, Any]]) -> Float[np.ndarray, " numbers"]:
-    session = open_session(file)
-    outputs = [run_row(session, row).values() for row in thin(rows, _ROWS)]
-    return np.concatenate([np.ravel(value) for values in outputs for value in values])
+    return answers_to(open_session(file), thin(rows, _ROWS))

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from jaxtyping import Int8
 
-from distill_core.quantization.books import Part, learn_books, learn_coarse, of_matrix
+from distill_core.quantization.books import learn_books, learn_coarse, of_matrix
 from distill_core.quantization.calibration import input_moments, one_of_a_text, set_apart
 from distill_core.quantization.codebook import SMALL, pick_shapes
 from distill_core.quantization.coded import CodedRows, encode
@@ -117,14 +117,12 @@ def _pack_by_books(
     embeddings = [table.rows.whole() if SMALL in shapes else table.rows for table in tables]
     read, judged = set_apart(rows)
     moments = input_moments(model, [matrix.activation for matrix in matrices], read)
-    parts = {
-        m.name: of_matrix(m.weights, m.scales(largest), moments[m.activation]) for m in matrices
-    }
-    books = learn_books(list(parts.values()), embeddings, shapes, largest)
+    parts = [of_matrix(m.weights, m.scales(largest), moments[m.activation]) for m in matrices]
+    books = learn_books(parts, embeddings, shapes, largest)
     rounded = [
         code_matrix(m, largest, books.matrices, CODEBOOK, moments[m.activation]) for m in matrices
     ]
-    coarse = _find_coarse(model, rounded, parts, moments, largest, judged)
+    coarse = _find_coarse(model, rounded, moments, largest, judged)
     vectors: Vectors = {}
     for entry in rounded:
         coded = coarse.get(entry.matrix.name, entry)
@@ -140,7 +138,6 @@ def _pack_by_books(
 def _find_coarse(
     model: onnx.ModelProto,
     rounded: Sequence[CodedMatrix],
-    parts: Mapping[str, Part],
     moments: Mapping[str, Moments],
     largest: int,
     rows: Sequence[Mapping[str, Any]],
@@ -150,6 +147,7 @@ def _find_coarse(
     spare = [entry.matrix for entry in rounded if entry.matrix.activation in once]
     if not spare:
         return {}
-    book = learn_coarse([parts[matrix.name] for matrix in spare], largest)
+    parts = [of_matrix(m.weights, m.scales(largest), moments[m.activation]) for m in spare]
+    book = learn_coarse(parts, largest)
     coarse = [code_matrix(m, largest, book, COARSE_CODEBOOK, moments[m.activation]) for m in spare]
     return {entry.matrix.name: entry for entry in pick_coarse(model, rounded, coarse, rows)}

@@ -15,7 +15,7 @@ from distill_core.evaluation import file_logits
 from distill_core.export import export_onnx
 from distill_core.files import file_digest
 from distill_core.heads.sequence_classification import SequenceClassification
-from distill_core.quantization import lookup, quantize
+from distill_core.quantization import lookup, quantize, spare
 from distill_core.schemes import INT4, INT4_REDUCED, INT4_WEB, INT8, INT8_WORDS_WEB, Scheme
 from distill_core.session import open_session
 from distill_core.targets import OPSET
@@ -146,6 +146,23 @@ def test_the_file_answers_as_the_8_bit_file_with_the_same_numbers(
         for path in (packed[1], tmp_path / "spelled.onnx")
     )
     assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("scheme", [INT4, INT4_WEB], ids=lambda scheme: scheme.name)
+def test_coarse_matrices_take_a_byte_for_six_weights(
+    scheme: Scheme, wide: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first token's queries, attention's output and feed-forward part of the last layer; the pooler."""
+    monkeypatch.setattr(spare, "_SHARE", np.inf)
+    model, rows = wide
+    file = quantize(model, scheme, rows.to_list(), tmp_path)
+    arrays = _arrays(file)
+    assert arrays[lookup.COARSE_CODEBOOK].shape == (256, 6)
+    codes = [a.shape for n, a in arrays.items() if n.endswith("_codes") and a.shape[-1] in (22, 43)]
+    # 128 and 256 weights of a row, the last vector filled up.
+    assert sorted(codes) == [(128, 22)] * 3 + [(128, 43), (256, 22)]
+    ours, theirs = (file_logits(open_session(path), HEAD, rows) for path in (file, model))
+    assert np.abs(ours - theirs).max() < 0.25 * np.ptp(theirs)
 
 
 def test_codes_stored_as_bytes_find_their_vectors() -> None:

@@ -116,7 +116,7 @@ def test_embeddings_have_a_codebook_of_their_own_where_matrices_have_narrower_ve
         INT3: {"codebook": (65_536, 6)},
         INT8_WORDS: {"codebook": (65_536, 4)},
     }
-    books.pop(COARSE_CODEBOOK, None)
+    assert books.pop(COARSE_CODEBOOK, (256, 6)) == (256, 6)
     assert {n: s for n, s in books.items() if n.startswith("codebook")} == expected[scheme]
 
 
