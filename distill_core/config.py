@@ -92,8 +92,8 @@ class StudentShape(Section):
     intermediate_size: PositiveInt | None = None
     """Neurons of a layer's feed-forward part; null is the teacher's."""
     packed_words: bool = False
-    """Store word embeddings in 2 bits a weight before the training, in which they learn no more: all other
-    weights learn with them as files hold them, which are smaller and answer more as the student does."""
+    """Store word embeddings in 2 bits a weight after the training, and go through all rows once more, at half
+    its rate: all other weights learn with them as files hold them, which answer more as the student does."""
     vocabulary: Literal["auto"] | PositiveInt | None = None
     """Tokens that stay after the training: auto are those of the training rows, a number the most frequent
     of them; what spells any other word stays too. null is all."""

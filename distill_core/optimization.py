@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer, SparseAdam
 from transformers import PreTrainedModel
 
+from distill_core.config import TrainingSettings
+
 WEIGHT_DECAY = 0.01
 """As in BERT's own fine-tuning (Devlin et al. 2019, arXiv:1810.04805, appendix A.2)."""
 
@@ -19,13 +21,14 @@ still gets wrong too: after 500 steps it agreed with its teacher on 0.902 of the
 _RATE_TIMES_WIDTH = 0.0768
 
 
-def automatic_learning_rate(hidden_size: int) -> float:
-    """Return the peak learning rate for a model's width: 2e-4 at 384, 1e-4 at 768.
+def peak_learning_rate(settings: TrainingSettings, hidden_size: int) -> float:
+    """Return the learning rate of the settings; `auto` is 2e-4 at a width of 384, 1e-4 at 768.
 
     Those two were measured (retention 0.995 on SST-2 with each); the rule between them is the
     1 / width of Adam's hidden weights (Yang et al. 2022, arXiv:2203.03466, table 3).
     """
-    return _RATE_TIMES_WIDTH / hidden_size
+    rate = settings.learning_rate
+    return _RATE_TIMES_WIDTH / hidden_size if rate == "auto" else rate
 
 
 def word_embeddings(model: PreTrainedModel) -> nn.Embedding:

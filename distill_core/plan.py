@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from distill_core.config import LossWeights, Pipeline, StudentShape
+from distill_core.config import LossWeights, Pipeline, StudentShape, TrainingSettings
 from distill_core.dataset import Splits
 from distill_core.errors import ConfigError
 from distill_core.families import FAMILIES, Width
@@ -228,5 +228,11 @@ def _count_steps(pipeline: Pipeline, head: Head, splits: Splits, copies: int) ->
     rows = head.encoded_rows * len(splits.train)
     unlabelled = len(splits.unlabelled or ()) + rows * copies
     parts = [unlabelled, *[rows] * settings.epochs]
-    steps = sum(-(-part // settings.batch_size) for part in parts)
-    return min(steps, settings.max_steps or steps)
+    last = [unlabelled, rows] if pipeline.student.packed_words else []
+    return _count_batches(parts, settings) + _count_batches(last, settings)
+
+
+def _count_batches(parts: Sequence[int], settings: TrainingSettings) -> int:
+    """Count those of one training that reads these parts, each of so many rows."""
+    batches = sum(-(-part // settings.batch_size) for part in parts)
+    return min(batches, settings.max_steps or batches)

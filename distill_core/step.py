@@ -24,9 +24,9 @@ from distill_core.job import Job, StepRecord
 from distill_core.mode import Mode, ModeChoice, attention_of, choose_mode, modes
 from distill_core.optimization import (
     MAX_GRADIENT_NORM,
-    automatic_learning_rate,
     build_optimizers,
     clip_gradients,
+    peak_learning_rate,
 )
 from distill_core.parts import parts_of_process, sum_gradients
 from distill_core.teaching import Models, Teaching
@@ -75,9 +75,7 @@ class Learner:
         if keep_in is not None:
             with accelerator.main_process_first():
                 self.models = self.teaching.keeping_outputs(self.models, keep_in)
-        rate = job.settings.learning_rate
-        if rate == "auto":
-            rate = automatic_learning_rate(self.model.config.hidden_size)
+        rate = peak_learning_rate(job.settings, self.model.config.hidden_size)
         self.optimizers = build_optimizers(self.model, rate, self.projections.parameters())
         warm_up = math.ceil(WARM_UP_SHARE * job.steps)
         scheduled = partial(get_linear_schedule_with_warmup, num_warmup_steps=warm_up)

@@ -22,6 +22,7 @@ from tasks.fetch import fetch_teacher, prepare_data
 from tasks.initialise import initialise_student
 from tasks.job import Job
 from tasks.mend import keep_precision, lacking, mended_files
+from tasks.pack import pack_words
 from tasks.publish import bundle, publish, signing_key, write_report
 from tasks.tracking import LiveLosses, failing, log_results, open_run
 from tasks.trim import trim_vocabulary
@@ -63,7 +64,14 @@ def _run(job: Job) -> dict[str, Any]:
     run = open_run(job, teacher, data)
     with failing(run):
         start = initialise_student(job, teacher, data)
-        student = distil(job, teacher, start, data, LiveLosses(run))
+        live = LiveLosses(run)
+        trained = distil(job, teacher, start, data, live)
+        packed = (
+            pack_words(job, teacher, trained, data, live)
+            if job.pipeline.student.packed_words
+            else None
+        )
+        student = packed or trained
         evaluation = evaluate(job, teacher, student, data)
         untaught = (
             train_without_teacher(job, teacher, start, data) if job.pipeline.baseline else None
@@ -91,7 +99,8 @@ def _run(job: Job) -> dict[str, Any]:
             "onnx": exported,
             "benchmark": timings,
         }
-        asked_for = {"untaught": untaught, "vocabulary": shipped}
+        unpacked = trained if packed else None
+        asked_for = {"unpacked": unpacked, "untaught": untaught, "vocabulary": shipped}
         stages |= {name: stage for name, stage in asked_for.items() if stage}
         shipped_files = chosen(artifacts, choices)
         bundles = bundle.map(unmapped(job), targets, shipped_files, unmapped(stages)).result()

@@ -18,7 +18,7 @@ from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
 from tasks.distill import training_job
 from tasks.job import Job
-from tasks.stages import MODEL, used_tokens_of
+from tasks.stages import MODEL
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _LENGTH = {"epochs", "max_steps", "patience", "keep_outputs_gb"}
 """Settings of the whole training that the short ones of a search do not read."""
+_AFTER_TRAINING = {"vocabulary", "packed_words"}
+"""What is done to a student when it is trained."""
 
 
 @task(name="initialise student", task_run_name="initialise student", cache_policy=NO_CACHE)
@@ -35,7 +37,6 @@ def initialise_student(job: Job, teacher: Stage, data: Stage) -> State[Stage]:
     inputs = {"teacher": teacher.key, **_what_decides(job.pipeline, data)}
 
     def build(folder: Path) -> dict[str, Any]:
-        from distill_core.quantization.words import code_words, write_words
         from distill_core.student import build_student, save_model
 
         described = describe(teacher.folder, job.pipeline.task)
@@ -43,15 +44,11 @@ def initialise_student(job: Job, teacher: Stage, data: Stage) -> State[Stage]:
         origin, width = _cut(model, described, job, work)
         layers, found = _pick(origin, model, described, job, work)
         student = build_student(origin, described.layer_prefix, layers)
-        (folder / MODEL).mkdir()
-        if job.pipeline.student.packed_words:
-            write_words(code_words(student, used_tokens_of(data)), folder / MODEL)
         save_model(student, teacher.folder, folder / MODEL)
         parameters = describe(folder / MODEL).parameters
         return {
             "layers": list(layers),
             **width,
-            "packed_words": job.pipeline.student.packed_words,
             "parameters": parameters,
             "bytes": 4 * parameters,
             "share_of_teacher": parameters / described.parameters,
@@ -65,12 +62,10 @@ def initialise_student(job: Job, teacher: Stage, data: Stage) -> State[Stage]:
 
 def _what_decides(pipeline: Pipeline, data: Stage) -> dict[str, Any]:
     """Return what decides a student's start beside its teacher: rows, only where some are read."""
-    shape = pipeline.student.model_dump(mode="json", exclude={"vocabulary"})  # trimmed afterwards
+    shape = pipeline.student.model_dump(mode="json", exclude=_AFTER_TRAINING)
     decides = dict(shape)
     if any(shape[key] for key in ("hidden_size", "heads", "intermediate_size")):
         decides |= {"data": data.key, "seed": pipeline.training.seed}
-    if pipeline.student.packed_words:
-        decides["data"] = data.key
     if pipeline.student.layers == "search":
         training = pipeline.training.model_dump(exclude=_LENGTH)
         decides |= {"data": data.key, "losses": pipeline.losses.model_dump(), "training": training}

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,10 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def latest_stage(stages: Path, kind: str) -> Path:
-    """Return the folder of the stage of a kind that was made last."""
-    return max(stages.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime)
+def latest_stage(stages: Path, *kinds: str) -> Path:
+    """Return the folder of the stage of one of these kinds that was made last."""
+    found = chain.from_iterable(stages.glob(f"{kind}-*") for kind in kinds)
+    return max(found, key=lambda path: path.stat().st_mtime)
 
 
 def run_cells(cells: Iterable[Cell]) -> list[Path]:

@@ -78,9 +78,13 @@ SST2_WITHIN = replace(
     settings=(f"gate.max_mb={{{', '.join(f'{target}: {_MB}' for target in _FIVE)}}}",),
 )
 _PACKED = replace(SST2, **_WORDS_PACKED)
+PACKED_WITHIN = replace(
+    SST2_WITHIN,
+    student=f"{_PACKED.student}, {SST2_WITHIN.student}",
+    settings=(*SST2_WITHIN.settings, *_PACKED.settings),
+)
 STUDENTS = [
     _PACKED,
-    replace(_PACKED, student=f"{_PACKED.student}, {SST2_BETWEEN.student}", unlabelled=True),
     *(replace(SST2, settings=given, student=name) for name, given in _SST2_STUDENTS.items()),
 ]
 _PIPELINES, _BASE = HERE / "pipelines", "all-minilm-l6-v2"
@@ -90,7 +94,7 @@ OTHERS = [
 ]
 """Entities of words, and sentence embeddings."""
 PACKED = [replace(job, **_WORDS_PACKED) for job in (SST2, *OTHERS)]
-"""The same with words packed before the training."""
+"""The same with words packed before a last epoch."""
 
 
 def run_pipeline(arguments: list[str], output: Path) -> dict[str, Any]:
@@ -131,7 +135,7 @@ def cells_of_jobs() -> list[Cell]:
     return [
         *(
             Cell("main-job", MINILM, "sst2", job.student, n, partial(run_job, job, n))
-            for job in (SST2, SST2_BETWEEN, SST2_WITHIN)
+            for job in (SST2, SST2_BETWEEN, SST2_WITHIN, PACKED_WITHIN)
             for n in (0, 1, 2)
         ),
         *(

@@ -59,7 +59,7 @@ def measure_paper_size(student: str, seed: int) -> dict[str, Any]:
     rows = open_tokenized(latest_stage(stages, "data") / "rows")["validation"]
     subjects = [
         Subject("teacher", "torch", latest_stage(stages, "teacher")),
-        Subject("student", "torch", latest_stage(stages, "student") / "model"),
+        Subject("student", "torch", latest_stage(stages, "student", "packed") / "model"),
     ]
     timings = time_models(subjects, rows.select(pick_rows(rows["length"][:])).to_list())
     return {

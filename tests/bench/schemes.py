@@ -95,7 +95,7 @@ class _Student:
 
     def export_with_optimum(self, folder: Path) -> Path:
         """Return the file that optimum's own quantizer would be given."""
-        model = load_model(latest_stage(self.stages, "student") / "model")
+        model = load_model(latest_stage(self.stages, "student", "packed") / "model")
         export_whole(model, self.head, OPSET, folder / "model.onnx")
         return folder / "model.onnx"
 

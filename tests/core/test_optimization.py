@@ -12,12 +12,13 @@ from torch.optim import Adam
 from torch.testing import assert_close
 from transformers import PreTrainedModel
 
+from distill_core.config import TrainingSettings
 from distill_core.optimization import (
     WEIGHT_DECAY,
-    automatic_learning_rate,
     build_optimizers,
     clip_gradients,
     make_embeddings_sparse,
+    peak_learning_rate,
     word_embeddings,
 )
 from distill_core.teacher import load_model, load_tokenizer
@@ -145,4 +146,4 @@ def test_frozen_parameters_have_no_optimizer(model: PreTrainedModel) -> None:
 
 @pytest.mark.parametrize(("width", "rate"), [(384, 2e-4), (768, 1e-4), (1024, 7.5e-5)])
 def test_the_automatic_learning_rate_falls_with_the_width(width: int, rate: float) -> None:
-    assert automatic_learning_rate(width) == pytest.approx(rate)
+    assert peak_learning_rate(TrainingSettings(), width) == pytest.approx(rate)

@@ -17,7 +17,7 @@ from distill_core.errors import TrainingError
 from distill_core.evaluation import model_logits, read_labels, score
 from distill_core.job import Job, StepRecord
 from distill_core.mode import modes, with_attention
-from distill_core.optimization import automatic_learning_rate
+from distill_core.optimization import peak_learning_rate
 from distill_core.soft_targets import soft_target_loss
 from distill_core.teacher import load_model
 from distill_core.training import EpochRecord, Trained, distill
@@ -240,7 +240,7 @@ def test_the_learning_rate_rises_for_a_tenth_of_the_steps_and_falls_to_the_end(
 def test_the_automatic_learning_rate_is_the_peak(student: PreTrainedModel, job: Any) -> None:
     trained = run(student, None, job(epochs=2))
     peak = max(record.learning_rate for record in trained.steps)
-    assert peak == pytest.approx(automatic_learning_rate(32))
+    assert peak == pytest.approx(peak_learning_rate(job().settings, 32))
 
 
 def test_every_epoch_draws_other_batches(student: PreTrainedModel, job: Any) -> None:

@@ -5,6 +5,8 @@ import json
 import pytest
 from transformers import AutoModelForSequenceClassification
 
+from distill_core.teacher import load_tokenizer
+from tests.core.family_models import save_small
 from tests.flows.conftest import PHONE
 
 pytestmark = pytest.mark.integration
@@ -121,3 +123,36 @@ def test_where_every_scheme_loses_too_much_matrices_in_fp32_are_tried(
     for stage in mended:
         assert json.loads((stage / "stage.json").read_text())["facts"]["kept_fp32"] == []
         assert [file.name for file in stage.iterdir()] == ["stage.json"]
+
+
+def test_words_are_packed_after_a_training_that_is_there_already(
+    run_cli, prefect_server, finished_run, tiny_bert, tmp_path
+):
+    sizes = {"hidden_size": 64, "vocab_size": 8_192}
+    tokenizer = load_tokenizer(tiny_bert)
+    teacher = save_small("bert", "ForSequenceClassification", tokenizer, tmp_path, **sizes)
+    settings = (
+        f"teacher.source={teacher}",
+        "gate.retention=0.1",
+        "gate.quantization_drop=1.0",
+        f"targets={json.dumps([PHONE])}",
+    )
+    given = [part for setting in settings for part in ("--set", setting)]
+    command = ("run", finished_run.desk.pipeline_file, *given, "--output", tmp_path / "out")
+    plain = run_cli.json(*command)
+    packed = run_cli.json(*command, "--set", "student.packed_words=true")
+    states = prefect_server.states(tmp_path / "out")
+    assert states["initialise student"] == states["distil"] == "Cached"
+    assert states["pack words"] == "Completed"
+    assert packed["student"]["packed_words"]
+    before, after = plain["training"], packed["training"]
+    last = after["epochs"][-1]
+    assert after["epochs"][:-1] == before["epochs"]
+    assert last["epoch"] == after["best_epoch"] == before["epochs"][-1]["epoch"] + 1
+    assert last["step"] == after["steps"] > before["steps"]
+    written = (tmp_path / "out" / "steps.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in written] == list(range(1, after["steps"] + 1))
+    assert {"student", "packed"} <= packed["timings_s"].keys()
+    check = ("check", *command[1:-2], "--set", "student.packed_words=true")
+    assert run_cli.json(*check)["steps"] == after["steps"]
+    assert "words packed before the last epoch" in run_cli(*check).stdout

@@ -1,0 +1,86 @@
+"""The last epoch of a student whose word embeddings are packed: all other weights learn to read them.
+
+Word embeddings are most of a small student, and of its file. Coded after the training, each error of theirs
+is one that nothing makes up for. Coded before its last epoch and left alone, they are what the layers learn
+to read, as Stock et al. 2020 (arXiv:1907.05686, section 3.4) finetune what follows a layer that is coded.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from distill_core.config import LossWeights
+from distill_core.job import Job
+from distill_core.optimization import freeze_embeddings, peak_learning_rate
+from distill_core.quantization.coded import CodedRows
+from distill_core.quantization.words import code_words
+from distill_core.training import Listener, Trained, distill
+from distill_core.vocabulary import Ids
+
+_SHARE_OF_RATE = 0.5
+"""Of the training's peak: what is learnt is to be adapted, not to be learnt again."""
+
+_OF_ANOTHER_WIDTH = {"cosine": 0.0, "hidden": 0.0, "embeddings": 0.0}
+
+
+def pack_words(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    job: Job,
+    used: Ids,
+    listen: Listener,
+    scratch: Path | None = None,
+) -> tuple[Trained, CodedRows]:
+    """Pack a student's word embeddings, and train all other weights for an epoch beside its teacher.
+
+    The same models, job and machine give the same weights, bit for bit, killed in between or not.
+
+    Args:
+        student: trained already; its word embeddings change in place.
+        teacher: runs in eval mode and without gradients.
+        job: of its last epoch, as `last_epoch` says.
+        used: ids of the tokens that training texts use.
+        listen: told of every step and of the validation as it happens.
+        scratch: a folder of this training alone, for its checkpoints; None keeps none.
+
+    Returns:
+        The training, of one epoch, and the codes of the word embeddings in its model.
+
+    Raises:
+        ConfigError: the table is so small that files do not pack it.
+        TrainingError: the loss is no longer a number.
+    """
+    words = code_words(student, used)
+    freeze_embeddings(student)
+    return distill(student, teacher, job, listen, scratch), words
+
+
+def last_epoch(job: Job, student: PreTrainedModel, teacher: PreTrainedModel) -> Job:
+    """Return the job of going through all rows once more, unlabelled ones among them.
+
+    Args:
+        job: of the training before.
+        student: its width decides the learning rate, where the pipeline file says none.
+        teacher: of its own width. Losses that compare vectors with those of a narrower student are left
+            out: the maps between them were no part of the student, and went with its training.
+    """
+    settings = job.settings
+    peak = peak_learning_rate(settings, student.config.hidden_size)
+    changed = {
+        "epochs": 1,
+        "unlabelled": "between",
+        "learning_rate": _SHARE_OF_RATE * peak,
+        "patience": None,
+    }
+    same_width = student.config.hidden_size == teacher.config.hidden_size
+    return replace(
+        job,
+        weights=_final(job.weights, {} if same_width else _OF_ANOTHER_WIDTH),
+        settings=settings.model_copy(update=changed),
+    )
+
+
+def _final(weights: LossWeights, changed: dict[str, float]) -> LossWeights:
+    """Return the weights that a training's last step has, with some changed."""
+    return weights.model_copy(update={**weights.at(1.0), **changed})
