@@ -1,8 +1,8 @@
-"""The last epoch of a student whose word embeddings are packed: all other weights learn to read them.
+"""Word embeddings packed when a student is trained, and all other weights trained on, so that they read them.
 
-Word embeddings are most of a small student, and of its file. Coded after the training, each error of theirs
-is one that nothing makes up for. Coded before its last epoch and left alone, they are what the layers learn
-to read, as Stock et al. 2020 (arXiv:1907.05686, section 3.4) finetune what follows a layer that is coded.
+They are most of a small student, and of its file. If nothing learnt after them, no weight would make up for
+their errors; so what follows them is finetuned against the teacher, as Stock et al. 2020 (arXiv:1907.05686)
+do with the layers that follow a coded one.
 """
 
 from dataclasses import replace
@@ -32,20 +32,20 @@ def pack_words(
     listen: Listener,
     scratch: Path | None = None,
 ) -> tuple[Trained, CodedRows]:
-    """Pack a student's word embeddings, and train all other weights for an epoch beside its teacher.
+    """Pack a student's word embeddings, and train all other weights beside its teacher.
 
     The same models, job and machine give the same weights, bit for bit, killed in between or not.
 
     Args:
         student: trained already; its word embeddings change in place.
         teacher: runs in eval mode and without gradients.
-        job: of its last epoch, as `last_epoch` says.
-        used: ids of the tokens that training texts use.
-        listen: told of every step and of the validation as it happens.
+        job: what `adaptation` says.
+        used: ids of the tokens that stand in training texts.
+        listen: told of every step and every validation as it happens.
         scratch: a folder of this training alone, for its checkpoints; None keeps none.
 
     Returns:
-        The training, of one epoch, and the codes of the word embeddings in its model.
+        The training, and the codes of the word embeddings in its model.
 
     Raises:
         ConfigError: the table is so small that files do not pack it.
@@ -56,8 +56,8 @@ def pack_words(
     return distill(student, teacher, job, listen, scratch), words
 
 
-def last_epoch(job: Job, student: PreTrainedModel, teacher: PreTrainedModel) -> Job:
-    """Return the job of going through all rows once more, unlabelled ones among them.
+def adaptation(job: Job, student: PreTrainedModel, teacher: PreTrainedModel) -> Job:
+    """Return a job of a third of the epochs before, at half the rate, that reads all unlabelled rows once more.
 
     Args:
         job: of the training before.
@@ -68,7 +68,7 @@ def last_epoch(job: Job, student: PreTrainedModel, teacher: PreTrainedModel) -> 
     settings = job.settings
     peak = peak_learning_rate(settings, student.config.hidden_size)
     changed = {
-        "epochs": 1,
+        "epochs": settings.more_epochs,
         "unlabelled": "between",
         "learning_rate": _SHARE_OF_RATE * peak,
         "patience": None,

@@ -228,8 +228,10 @@ def _count_steps(pipeline: Pipeline, head: Head, splits: Splits, copies: int) ->
     rows = head.encoded_rows * len(splits.train)
     unlabelled = len(splits.unlabelled or ()) + rows * copies
     parts = [unlabelled, *[rows] * settings.epochs]
-    last = [unlabelled, rows] if pipeline.student.packed_words else []
-    return _count_batches(parts, settings) + _count_batches(last, settings)
+    if not pipeline.student.packed_words:
+        return _count_batches(parts, settings)
+    adapting = [unlabelled, *[rows] * settings.more_epochs]
+    return _count_batches(parts, settings) + _count_batches(adapting, settings)
 
 
 def _count_batches(parts: Sequence[int], settings: TrainingSettings) -> int:

@@ -51,12 +51,27 @@ def used_tokens(rows: Sequence[Dataset]) -> Ids:
     Args:
         rows: with `input_ids`, of one sequence or several.
     """
+    counts = _count_known(rows)
+    return np.flatnonzero(counts * _RARE >= max(counts.sum(), 1))
+
+
+def seen_tokens(rows: Sequence[Dataset]) -> Ids:
+    """Return the ids of all tokens that stand in tokenized rows, in rising order.
+
+    Args:
+        rows: with `input_ids`, of one sequence or several.
+    """
+    return np.flatnonzero(_count_known(rows))
+
+
+def _count_known(rows: Sequence[Dataset]) -> Int[np.ndarray, " size"]:
+    """Return how often each token id stands in rows, up to the largest there."""
     counts = np.zeros(0, dtype=np.int64)
     for ids in _read_ids(rows):
         found = np.bincount(ids, minlength=len(counts))
         found[: len(counts)] += counts
         counts = found
-    return np.flatnonzero(counts * _RARE >= max(counts.sum(), 1))
+    return counts
 
 
 def _read_ids(rows: Sequence[Dataset]) -> Iterator[Ids]:

@@ -1,4 +1,4 @@
-"""Task: pack the student's word embeddings, and train what reads them for an epoch more."""
+"""Task: pack the student's word embeddings, and train what reads them a third longer."""
 
 import shutil
 from dataclasses import asdict, replace
@@ -15,7 +15,7 @@ from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage, unfinished_folder
 from tasks.distill import training_job, write_steps
 from tasks.job import Job
-from tasks.stages import MODEL, STEPS, read_steps, used_tokens_of
+from tasks.stages import MODEL, ROWS, STEPS, read_steps
 from tasks.tracking import LiveLosses
 
 if TYPE_CHECKING:
@@ -42,12 +42,15 @@ def pack_words(
 
     def build(folder: Path) -> dict[str, Any]:
         from distill_core import packed_training
+        from distill_core.batches import open_tokenized
         from distill_core.quantization.words import write_words
         from distill_core.student import save_model
+        from distill_core.vocabulary import seen_tokens, training_rows
         from tasks.progress import TrainingProgress
 
         model, taught_by = load_model(student.folder / MODEL), load_model(teacher.folder)
-        work = packed_training.last_epoch(training_job(job, teacher, data), model, taught_by)
+        rows = open_tokenized(data.folder / ROWS)
+        work = packed_training.adaptation(training_job(job, teacher, data), model, taught_by)
         steps, after = student.facts["steps"] + work.steps, partial(_after, student)
         with (
             TrainingProgress(f"{pipeline.name}, words packed", steps) as progress,
@@ -57,19 +60,20 @@ def pack_words(
                 model,
                 taught_by,
                 work,
-                used_tokens_of(data),
+                seen_tokens(training_rows(rows)),
                 lambda record: [listen(after(record)) for listen in (progress, tracked)],
                 scratch,
             )
         save_model(trained.model, teacher.folder, folder / MODEL)
         write_words(words, folder / MODEL)
         write_steps(folder / STEPS, [*read_steps(student), *map(asdict, map(after, trained.steps))])
+        best = [record for record in trained.epochs if record.best][-1]
         return {
             **student.facts,
             "packed_words": True,
-            "steps": steps,
+            "steps": student.facts["steps"] + len(trained.steps),
             "epochs": [*student.facts["epochs"], *map(asdict, map(after, trained.epochs))],
-            "best_epoch": after(trained.epochs[-1]).epoch,
+            "best_epoch": after(best).epoch,
             "training_s": round(student.facts["training_s"] + trained.summary()["training_s"], 1),
         }
 

@@ -94,7 +94,7 @@ OTHERS = [
 ]
 """Entities of words, and sentence embeddings."""
 PACKED = [replace(job, **_WORDS_PACKED) for job in (SST2, *OTHERS)]
-"""The same with words packed before a last epoch."""
+"""The same with words packed, and trained a third longer."""
 
 
 def run_pipeline(arguments: list[str], output: Path) -> dict[str, Any]:

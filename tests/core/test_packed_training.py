@@ -1,6 +1,7 @@
-"""Word embeddings packed after the training, and an epoch in which all else learns to read them."""
+"""Word embeddings packed after the training, and more of it, in which all else learns to read them."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from distill_core.config import LossWeights, Ramp
 from distill_core.errors import ConfigError
 from distill_core.job import Job
 from distill_core.optimization import peak_learning_rate, word_embeddings
-from distill_core.packed_training import last_epoch, pack_words
+from distill_core.packed_training import adaptation, pack_words
 from distill_core.quantization.coded import CodedRows
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.training import Listener, Trained
@@ -37,7 +38,7 @@ def _pack(
     student: PreTrainedModel, job: Job, listen: Listener = lambda record: None, **where: Path
 ) -> tuple[Trained, CodedRows]:
     teacher = copy.deepcopy(student)
-    work = last_epoch(job, student, teacher)
+    work = adaptation(job, student, teacher)
     return pack_words(copy.deepcopy(student), teacher, work, USED, listen, **where)
 
 
@@ -48,12 +49,12 @@ def _table(model: PreTrainedModel) -> Tensor:
 def test_the_student_ends_with_the_words_of_its_codes_and_all_else_learnt(
     many_words: PreTrainedModel, job: Any
 ) -> None:
-    trained, words = _pack(many_words, job(epochs=3))
+    trained, words = _pack(many_words, job(epochs=4))
     assert torch.equal(_table(trained.model), torch.from_numpy(words.weights()))
     before, after = many_words.state_dict(), trained.model.state_dict()
     assert all(not torch.equal(before[name], after[name]) for name in before)
-    assert [record.epoch for record in trained.epochs] == [1]
-    assert len(trained.steps) == job(epochs=1).steps
+    assert [record.epoch for record in trained.epochs] == [1, 2]
+    assert len(trained.steps) == job(epochs=2).steps
 
 
 def test_killed_on_the_way_it_ends_with_the_same_weights(
@@ -75,25 +76,33 @@ def test_killed_on_the_way_it_ends_with_the_same_weights(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_the_last_epoch_goes_on_where_weights_ended_at_half_the_rate(
+def test_the_adaptation_goes_on_where_weights_ended_at_half_the_rate(
     many_words: PreTrainedModel, job: Any
 ) -> None:
     weights = LossWeights(hidden=Ramp.model_validate({"from": 0.0, "to": 3.0}), task=0.5)
-    before = job(weights, epochs=4, learning_rate=0.01, unlabelled="first", patience=1)
-    work = last_epoch(before, many_words, many_words)
+    before = job(weights, epochs=5, learning_rate=0.01, unlabelled="first", patience=1)
+    work = adaptation(before, many_words, many_words)
     assert work.weights.at(0.0) == work.weights.at(1.0) == weights.at(1.0)
     settings = work.settings
-    assert (settings.epochs, settings.unlabelled, settings.patience) == (1, "between", None)
+    assert (settings.epochs, settings.unlabelled, settings.patience) == (2, "between", None)
     assert settings.learning_rate == 0.005
-    automatic = last_epoch(job(), many_words, many_words).settings
+    automatic = adaptation(job(), many_words, many_words).settings
     assert automatic.learning_rate == peak_learning_rate(job().settings, 64) / 2
+
+
+def test_unlabelled_rows_are_all_read_again(many_words: PreTrainedModel, job: Any) -> None:
+    before = job(epochs=15)
+    before = replace(before, unlabelled=before.train.select(range(10)))
+    work = adaptation(before, many_words, many_words)
+    assert work.unlabelled is before.unlabelled
+    assert work.steps == 2 + 5 * before.steps_per_epoch
 
 
 def test_beside_a_wider_teacher_no_vectors_are_compared(
     many_words: PreTrainedModel, fitted_teacher: PreTrainedModel, job: Any
 ) -> None:
     weights = LossWeights(hidden=1.0, embeddings=1.0, relation=2.0)
-    work = last_epoch(job(weights), many_words, fitted_teacher)
+    work = adaptation(job(weights), many_words, fitted_teacher)
     assert work.weights.at(0.0) == {
         "distillation": 5.0,
         "task": 2.0,

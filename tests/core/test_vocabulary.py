@@ -22,7 +22,13 @@ from distill_core.targets import OPSET
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.tokenizer_file import complete_tokens, renumber, trim_tokenizer
 from distill_core.trimming import check_trimmed, covered, trim
-from distill_core.vocabulary import count_tokens, needed_tokens, pick_tokens, used_tokens
+from distill_core.vocabulary import (
+    count_tokens,
+    needed_tokens,
+    pick_tokens,
+    seen_tokens,
+    used_tokens,
+)
 
 HEAD = SequenceClassification(("negative", "positive"))
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -277,6 +283,7 @@ def test_each_token_of_a_few_texts_is_in_use() -> None:
 def test_a_token_that_is_one_of_more_than_300_000_is_not_in_use() -> None:
     rows = [_texts([7] * 599_996, [3, 3]), _texts([4], [12])]
     assert used_tokens(rows).tolist() == [3, 7]
+    assert seen_tokens(rows).tolist() == [3, 4, 7, 12]
 
 
 def test_tokens_of_several_texts_in_a_row_are_counted() -> None:

@@ -130,9 +130,7 @@ def test_real_run_with_words_packed_ships_files_a_fifteenth_of_the_teacher(sst2_
     )  # so short a training may lose what the gate allows
     report = json.loads((tmp_path / "packed" / "report.json").read_text())
     assert report["student"]["packed_words"]
-    assert (
-        len(report["training"]["epochs"]) == 2
-    )  # a second one of as many steps, when they are packed
+    assert len(report["training"]["epochs"]) == 2  # the second when they are packed
     for artifact in report["artifacts"]:
         packed = [entry for entry in artifact["candidates"] if "int8-of-" in entry["scheme"]]
         assert len(packed) == 2
