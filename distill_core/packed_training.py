@@ -57,7 +57,7 @@ def pack_words(
 
 
 def adaptation(job: Job, student: PreTrainedModel, teacher: PreTrainedModel) -> Job:
-    """Return a job of a third of the epochs before, at half the rate, that reads all unlabelled rows once more.
+    """Return a job of a third of the epochs, at half the rate, that reads all unlabelled rows once more.
 
     Args:
         job: of the training before.
