@@ -91,9 +91,10 @@ class StudentShape(Section):
     """Attention heads of a layer, of hidden_size / heads dimensions each; null is the teacher's."""
     intermediate_size: PositiveInt | None = None
     """Neurons of a layer's feed-forward part; null is the teacher's."""
-    packed_words: bool = False
-    """Store word embeddings in 2 bits a weight after the training, and train all other weights a third
-    longer, at half the rate, so that they learn with words as files hold them."""
+    packed_words: Literal["before", "after"] | None = None
+    """Store word embeddings in 2 bits a weight, so that all other weights learn with what files hold: before
+    the training, or after it, which then goes on for a third of its epochs at half the rate (better, where
+    there are unlabelled rows)."""
     vocabulary: Literal["auto"] | PositiveInt | None = None
     """Tokens that stay after the training: auto are those of the training rows, a number the most frequent
     of them; what spells any other word stays too. null is all."""
@@ -227,7 +228,7 @@ class TrainingSettings(Section):
 
     @property
     def more_epochs(self) -> int:
-        """Those that follow when words are packed: a third as many, and one at least."""
+        """Those that follow where words are packed after the training: a third as many, one at least."""
         return -(-self.epochs // 3)
 
 

@@ -65,7 +65,7 @@ def _check_words(student: StudentShape, head: str) -> None:
     if student.packed_words:
         raise ConfigError(
             f"student.packed_words: {head} multiplies by the word embeddings, which have to be whole for "
-            "that; accepted: false"
+            "that; accepted: null"
         )
 
 
@@ -228,7 +228,7 @@ def _count_steps(pipeline: Pipeline, head: Head, splits: Splits, copies: int) ->
     rows = head.encoded_rows * len(splits.train)
     unlabelled = len(splits.unlabelled or ()) + rows * copies
     parts = [unlabelled, *[rows] * settings.epochs]
-    if not pipeline.student.packed_words:
+    if pipeline.student.packed_words != "after":
         return _count_batches(parts, settings)
     adapting = [unlabelled, *[rows] * settings.more_epochs]
     return _count_batches(parts, settings) + _count_batches(adapting, settings)

@@ -135,5 +135,5 @@ def check_packed_words(weights: int) -> None:
     if weights < LEAST_PACKED:
         raise ConfigError(
             f"student.packed_words: the word embeddings have {weights:,} weights, and files hold fewer "
-            f"than {LEAST_PACKED:,} in 8 bits; accepted: false"
+            f"than {LEAST_PACKED:,} in 8 bits; accepted: null"
         )

@@ -68,7 +68,7 @@ def _run(job: Job) -> dict[str, Any]:
         trained = distil(job, teacher, start, data, live)
         packed = (
             pack_words(job, teacher, trained, data, live)
-            if job.pipeline.student.packed_words
+            if job.pipeline.student.packed_words == "after"
             else None
         )
         student = packed or trained

@@ -74,7 +74,7 @@ def _start(student: Mapping[str, Any]) -> str:
         said += [f"{width['hidden_size']} wide", f"{width['heads']} heads"]
         said.append(f"{width['intermediate_size']} neurons")
     if student.get("packed_words"):
-        said.append("words packed when it was trained")
+        said.append(f"words packed {student['packed_words']} the training")
     if "tokens" in student:
         said.append(f"{student['tokens']} of {student['tokens_before']} tokens")
     return ", ".join(said)

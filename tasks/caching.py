@@ -69,6 +69,11 @@ _TRAINING = (
     "heads",
 )
 
+_CODING = (
+    "vocabulary",
+    *(f"distill_core.quantization.{name}" for name in ("words", "coded", "codebook")),
+)
+
 _QUANTIZED = Code(
     (
         "quantization",
@@ -112,19 +117,19 @@ STAGES = {
             "pruning",
             "search",
             "evaluation",
+            *_CODING,
             *_TRAINING,
         ),
-        (*_TORCH, "accelerate"),
+        (*_TORCH, "accelerate", "scipy"),
     ),
     "student": Code(_TRAINING, (*_TORCH, "accelerate")),
     "packed": Code(
         (
             "packed_training",
-            "vocabulary",
-            *(f"distill_core.quantization.{name}" for name in ("words", "coded", "codebook")),
+            *_CODING,
             *_TRAINING,
         ),
-        (*_TORCH, "accelerate", "numpy", "scipy"),
+        (*_TORCH, "accelerate", "scipy"),
     ),
     "untaught": Code(_TRAINING, (*_TORCH, "accelerate")),
     "baselines": Code(("baselines", "evaluation", "heads"), (*_TORCH, "scikit-learn")),

@@ -18,6 +18,8 @@ from tasks.stages import MODEL, ROWS, STEPS, head_of
 from tasks.tracking import LiveLosses
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from distill_core import step
 
 
@@ -36,6 +38,7 @@ def distil(job: Job, teacher: Stage, start: Stage, data: Stage, live: LiveLosses
     scratch = unfinished_folder(job.output, "student", inputs)
 
     def build(folder: Path) -> dict[str, Any]:
+        from distill_core.quantization.words import copy_words
         from distill_core.student import save_model
         from distill_core.training import distill
         from tasks.progress import TrainingProgress
@@ -43,13 +46,14 @@ def distil(job: Job, teacher: Stage, start: Stage, data: Stage, live: LiveLosses
         work = training_job(job, teacher, data)
         with TrainingProgress(pipeline.name, work.steps) as progress, live.sending() as tracked:
             trained = distill(
-                load_model(start.folder / MODEL),
+                _load_start(job, start),
                 load_model(teacher.folder),
                 work,
                 lambda record: [listener(record) for listener in (progress, tracked)],
                 scratch,
             )
         save_model(trained.model, teacher.folder, folder / MODEL)
+        copy_words(start.folder / MODEL, folder / MODEL)
         write_steps(folder / STEPS, [asdict(step) for step in trained.steps])
         return {**start.facts, **trained.summary()}
 
@@ -78,7 +82,7 @@ def train_without_teacher(job: Job, teacher: Stage, start: Stage, data: Stage) -
 
         work = replace(training_job(job, teacher, data), unlabelled=None)
         with TrainingProgress(f"{pipeline.name}, labels alone", work.steps) as progress:
-            trained = distill(load_model(start.folder / MODEL), None, work, progress, scratch)
+            trained = distill(_load_start(job, start), None, work, progress, scratch)
         save_model(trained.model, teacher.folder, folder / MODEL)
         return trained.summary()
 
@@ -86,6 +90,16 @@ def train_without_teacher(job: Job, teacher: Stage, start: Stage, data: Stage) -
     shutil.rmtree(scratch)
     publish_facts(pipeline.name, stage)
     return as_state(stage)
+
+
+def _load_start(job: Job, start: Stage) -> "PreTrainedModel":
+    """Return where a student starts from; its word embeddings learn, unless they are packed already."""
+    model = load_model(start.folder / MODEL)
+    if job.pipeline.student.packed_words == "before":
+        from distill_core.optimization import freeze_embeddings
+
+        freeze_embeddings(model)
+    return model
 
 
 def training_job(job: Job, teacher: Stage, data: Stage) -> "step.Job":

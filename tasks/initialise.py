@@ -18,7 +18,7 @@ from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
 from tasks.distill import training_job
 from tasks.job import Job
-from tasks.stages import MODEL
+from tasks.stages import MODEL, seen_tokens_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 _LENGTH = {"epochs", "max_steps", "patience", "keep_outputs_gb"}
 """Settings of the whole training that the short ones of a search do not read."""
-_AFTER_TRAINING = {"vocabulary", "packed_words"}
-"""What is done to a student when it is trained."""
 
 
 @task(name="initialise student", task_run_name="initialise student", cache_policy=NO_CACHE)
 def initialise_student(job: Job, teacher: Stage, data: Stage) -> State[Stage]:
     """Copy layers, embeddings and head of the teacher, or what matters most of them."""
     inputs = {"teacher": teacher.key, **_what_decides(job.pipeline, data)}
+    packed_before = job.pipeline.student.packed_words == "before"
 
     def build(folder: Path) -> dict[str, Any]:
+        from distill_core.quantization.words import code_words, write_words
         from distill_core.student import build_student, save_model
 
         described = describe(teacher.folder, job.pipeline.task)
@@ -44,11 +44,15 @@ def initialise_student(job: Job, teacher: Stage, data: Stage) -> State[Stage]:
         origin, width = _cut(model, described, job, work)
         layers, found = _pick(origin, model, described, job, work)
         student = build_student(origin, described.layer_prefix, layers)
+        (folder / MODEL).mkdir()
+        if packed_before:
+            write_words(code_words(student, seen_tokens_of(data)), folder / MODEL)
         save_model(student, teacher.folder, folder / MODEL)
         parameters = describe(folder / MODEL).parameters
         return {
             "layers": list(layers),
             **width,
+            "packed_words": "before" if packed_before else None,
             "parameters": parameters,
             "bytes": 4 * parameters,
             "share_of_teacher": parameters / described.parameters,
@@ -62,10 +66,13 @@ def initialise_student(job: Job, teacher: Stage, data: Stage) -> State[Stage]:
 
 def _what_decides(pipeline: Pipeline, data: Stage) -> dict[str, Any]:
     """Return what decides a student's start beside its teacher: rows, only where some are read."""
-    shape = pipeline.student.model_dump(mode="json", exclude=_AFTER_TRAINING)
+    # A vocabulary is trimmed after the training, and words may be packed then.
+    shape = pipeline.student.model_dump(mode="json", exclude={"vocabulary", "packed_words"})
     decides = dict(shape)
     if any(shape[key] for key in ("hidden_size", "heads", "intermediate_size")):
         decides |= {"data": data.key, "seed": pipeline.training.seed}
+    if pipeline.student.packed_words == "before":
+        decides |= {"data": data.key, "packed_words": "before"}
     if pipeline.student.layers == "search":
         training = pipeline.training.model_dump(exclude=_LENGTH)
         decides |= {"data": data.key, "losses": pipeline.losses.model_dump(), "training": training}

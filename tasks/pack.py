@@ -15,7 +15,7 @@ from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage, unfinished_folder
 from tasks.distill import training_job, write_steps
 from tasks.job import Job
-from tasks.stages import MODEL, ROWS, STEPS, read_steps
+from tasks.stages import MODEL, STEPS, read_steps, seen_tokens_of
 from tasks.tracking import LiveLosses
 
 if TYPE_CHECKING:
@@ -42,14 +42,11 @@ def pack_words(
 
     def build(folder: Path) -> dict[str, Any]:
         from distill_core import packed_training
-        from distill_core.batches import open_tokenized
         from distill_core.quantization.words import write_words
         from distill_core.student import save_model
-        from distill_core.vocabulary import seen_tokens, training_rows
         from tasks.progress import TrainingProgress
 
         model, taught_by = load_model(student.folder / MODEL), load_model(teacher.folder)
-        rows = open_tokenized(data.folder / ROWS)
         work = packed_training.adaptation(training_job(job, teacher, data), model, taught_by)
         steps, after = student.facts["steps"] + work.steps, partial(_after, student)
         with (
@@ -60,7 +57,7 @@ def pack_words(
                 model,
                 taught_by,
                 work,
-                seen_tokens(training_rows(rows)),
+                seen_tokens_of(data),
                 lambda record: [listen(after(record)) for listen in (progress, tracked)],
                 scratch,
             )
@@ -70,7 +67,7 @@ def pack_words(
         best = [record for record in trained.epochs if record.best][-1]
         return {
             **student.facts,
-            "packed_words": True,
+            "packed_words": "after",
             "steps": student.facts["steps"] + len(trained.steps),
             "epochs": [*student.facts["epochs"], *map(asdict, map(after, trained.epochs))],
             "best_epoch": after(best).epoch,

@@ -36,8 +36,16 @@ def head_of(teacher: Stage) -> Head:
 
 
 def used_tokens_of(data: Stage) -> "Ids":
-    """Return the ids of the tokens that the training rows use."""
+    """Return the ids of the tokens that the training rows make use of."""
     from distill_core.batches import open_tokenized
     from distill_core.vocabulary import training_rows, used_tokens
 
     return used_tokens(training_rows(open_tokenized(data.folder / ROWS)))
+
+
+def seen_tokens_of(data: Stage) -> "Ids":
+    """Return the ids of all tokens that stand in the training rows."""
+    from distill_core.batches import open_tokenized
+    from distill_core.vocabulary import seen_tokens, training_rows
+
+    return seen_tokens(training_rows(open_tokenized(data.folder / ROWS)))

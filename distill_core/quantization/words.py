@@ -1,7 +1,11 @@
-"""Word embeddings as codes that files hold as they are, and a student may learn with.
+"""Word embeddings as codes before a student's last step, so that it learns with what its files will hold.
 
-Eight weights are a vector, 2 bits each and 1 in rare rows; of SST-2's student that keeps 12 dB of signal
-over noise.
+They are most of a small student, and of its file. Coded after the training, each error of theirs is one
+that nothing makes up for. Coded before it and left alone, they are what the layers learn to read (as Stock et
+al. 2020, arXiv:1907.05686, code one layer after another and train those that follow). SST-2, 6 to 3 layers,
+seed 0: eight weights in a vector, 2 bits each and 1 in rare rows, keep 12 dB of signal over noise, and the
+student as much of its teacher as with embeddings that learn (KL 0.0751 and 0.0761 over 872 texts). With
+unlabelled texts `packed_training` does better.
 """
 
 import shutil

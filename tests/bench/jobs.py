@@ -52,7 +52,7 @@ class WholeJob:
 
 
 SST2 = WholeJob(MINILM, "sst2", ROOT / "deploy" / "pipelines" / "sst2.yaml")
-_WORDS_PACKED = {"settings": ("student.packed_words=true",), "student": "words packed"}
+_WORDS_PACKED = {"settings": ("student.packed_words=before",), "student": "words packed"}
 _SST2_STUDENTS = {
     "vocabulary trimmed": ("student.vocabulary=auto",),
     "4 x 312": (
@@ -80,11 +80,12 @@ SST2_WITHIN = replace(
 _PACKED = replace(SST2, **_WORDS_PACKED)
 PACKED_WITHIN = replace(
     SST2_WITHIN,
-    student=f"{_PACKED.student}, {SST2_WITHIN.student}",
-    settings=(*SST2_WITHIN.settings, *_PACKED.settings),
+    student=f"{SST2_WITHIN.student}, words packed after",
+    settings=(*SST2_WITHIN.settings, "student.packed_words=after"),
 )
 STUDENTS = [
     _PACKED,
+    replace(_PACKED, student=f"{_PACKED.student}, {SST2_BETWEEN.student}", unlabelled=True),
     *(replace(SST2, settings=given, student=name) for name, given in _SST2_STUDENTS.items()),
 ]
 _PIPELINES, _BASE = HERE / "pipelines", "all-minilm-l6-v2"
@@ -94,7 +95,7 @@ OTHERS = [
 ]
 """Entities of words, and sentence embeddings."""
 PACKED = [replace(job, **_WORDS_PACKED) for job in (SST2, *OTHERS)]
-"""The same with words packed, and trained a third longer."""
+"""The same with words packed before the training."""
 
 
 def run_pipeline(arguments: list[str], output: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def _narrow(neurons: int, *, unlabelled: bool = False) -> tuple[str, WholeJob]:
         *_SETTINGS,
         "training.epochs=2",
         f"student.intermediate_size={neurons}",
-        "student.packed_words=true",
+        "student.packed_words=before",
     )
     student = f"{_JOB.student} {name}"
     return name, replace(_JOB, settings=settings, student=student, unlabelled=unlabelled)

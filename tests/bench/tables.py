@@ -162,10 +162,11 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         "validation rows, five targets. MB, drop and latency range over the targets; *smaller* is against "
         "the teacher's fp32 weights, *faster* against the teacher in PyTorch in the same run (p50, batch "
         "1, 1 thread). *6 x 192*: all six layers, half as wide; *4 x 312*: TinyBERT's shape; "
-        "*texts of other tasks between*: 40,000 of them, in data.unlabelled; *6.05 MB at most*: in "
-        "gate.max_mb, so that the nearest file within it is shipped, not the smallest. Files of this row and "
-        "of *default*, seed 0, are those of today; the others were packed when no matrix was coarse, and "
-        "those of *6 x 192*, *vocabulary trimmed* and default's seeds 1 and 2 computed the whole last layer.",
+        "*texts of other tasks between*: 30,000 of them, in data.unlabelled; *words packed*: before the "
+        "training, or after it, which then goes on; *6.05 MB at most*: in gate.max_mb, so that the nearest "
+        "file within it is shipped, not the smallest. Those files and those of *default*, seed 0, are of "
+        "today; the others were packed when no matrix was coarse, and those of *6 x 192*, *vocabulary "
+        "trimmed* and default's seeds 1 and 2 computed the whole last layer.",
         (
             ("student", lambda record: record["setting"]),
             _SEED,

@@ -99,7 +99,7 @@ def test_more_text_is_refused_where_a_head_reads_none_as_it_stands(
     ("student", "message"),
     [
         ({"vocabulary": "auto"}, "answers with tokens, so that all of them stay; accepted: null"),
-        ({"packed_words": True}, "multiplies by the word embeddings.*accepted: false"),
+        ({"packed_words": "after"}, "multiplies by the word embeddings.*accepted: null"),
     ],
     ids=["trimmed", "packed"],
 )
@@ -112,8 +112,8 @@ def test_tokens_stay_as_they_are_where_the_answers_are_tokens(
 
 
 def test_words_too_few_to_be_packed_are_refused_before_anything_is_made(tiny_bert: Path) -> None:
-    with pytest.raises(ConfigError, match=r"student\.packed_words.*2,528 weights.*accepted: false"):
-        check(tiny_bert, student={"packed_words": True})
+    with pytest.raises(ConfigError, match=r"student\.packed_words.*2,528 weights.*accepted: null"):
+        check(tiny_bert, student={"packed_words": "before"})
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Word embeddings packed before the training: what the student learns with is what its files hold."""
+"""Word embeddings packed before or after the training: what a student learns with is what its files hold."""
 
 from pathlib import Path
 
@@ -169,7 +169,7 @@ def test_a_small_vocabulary_takes_four_bits(tiny_bert: Path, tmp_path: Path) -> 
 
 def test_words_too_few_to_be_packed_in_a_file_are_refused(tiny_bert: Path) -> None:
     model = load_model(tiny_bert)
-    message = "student.packed_words: the word embeddings have 2,528 weights.*accepted: false"
+    message = "student.packed_words: the word embeddings have 2,528 weights.*accepted: null"
     with pytest.raises(ConfigError, match=message):
         code_words(model, np.asarray([0, 1, 2]))
 

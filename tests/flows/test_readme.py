@@ -27,7 +27,7 @@ SHORTER = (
 SLICE = tuple(part for setting in SHORTER for part in ("--set", setting))
 """A hundredth of the training, two of five targets with one of their eight schemes, in two of nine places:
 enough to see every stage work, not to reach the gate."""
-PACKED = ("--set", "student.packed_words=true", "--set", "targets=[android-arm64, web-wasm]")
+PACKED = ("--set", "student.packed_words=after", "--set", "targets=[android-arm64, web-wasm]")
 """Codebooks of real embeddings and matrices, which take minutes."""
 
 needs_real_inputs = pytest.mark.skipif(

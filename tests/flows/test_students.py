@@ -5,6 +5,7 @@ import json
 import pytest
 from transformers import AutoModelForSequenceClassification
 
+from distill_core.quantization.words import WORDS
 from distill_core.teacher import load_tokenizer
 from tests.core.family_models import save_small
 from tests.flows.conftest import PHONE
@@ -140,11 +141,11 @@ def test_words_are_packed_after_a_training_that_is_there_already(
     given = [part for setting in settings for part in ("--set", setting)]
     command = ("run", finished_run.desk.pipeline_file, *given, "--output", tmp_path / "out")
     plain = run_cli.json(*command)
-    packed = run_cli.json(*command, "--set", "student.packed_words=true")
+    packed = run_cli.json(*command, "--set", "student.packed_words=after")
     states = prefect_server.states(tmp_path / "out")
     assert states["initialise student"] == states["distil"] == "Cached"
     assert states["pack words"] == "Completed"
-    assert packed["student"]["packed_words"]
+    assert packed["student"]["packed_words"] == "after"
     before, after = plain["training"], packed["training"]
     assert after["epochs"][:4] == before["epochs"]
     assert [epoch["epoch"] for epoch in after["epochs"]] == [1, 2, 3, 4, 5, 6]
@@ -153,6 +154,11 @@ def test_words_are_packed_after_a_training_that_is_there_already(
     written = (tmp_path / "out" / "steps.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in written] == list(range(1, after["steps"] + 1))
     assert {"student", "packed"} <= packed["timings_s"].keys()
-    check = ("check", *command[1:-2], "--set", "student.packed_words=true")
+    assert "packed after the training" in (tmp_path / "out" / "report.html").read_text()
+    check = ("check", *command[1:-2], "--set", "student.packed_words=after")
     assert run_cli.json(*check)["steps"] == after["steps"]
-    assert "words packed when it was trained" in run_cli(*check).stdout
+    assert "words packed after the training" in run_cli(*check).stdout
+    shorter = ("--set", "training.max_steps=4")
+    first = run_cli.json(*command, "--set", "student.packed_words=before", *shorter)
+    assert (first["student"]["packed_words"], first["training"]["steps"]) == ("before", 4)
+    assert (tmp_path / "out" / "student" / WORDS).is_file()
