@@ -1,4 +1,4 @@
-"""Word embeddings as codes before a student's last step, so that it learns with what its files will hold.
+"""Word embeddings as codes that a student learns with, before its files hold them.
 
 They are most of a small student, and of its file. Coded after the training, each error of theirs is one
 that nothing makes up for. Coded before it and left alone, they are what the layers learn to read (as Stock et
