@@ -4,7 +4,7 @@ The default three are DistilBERT's: Sanh et al. 2019, "DistilBERT, a distilled v
 (arXiv:1910.01108), section 2.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -91,6 +91,11 @@ class Losses:
 def reads(weights: LossWeights) -> frozenset[str]:
     """Return the fields of `Output` that the losses of a training read."""
     return frozenset(_TABLE[name].field for name in weights.at(0.0))
+
+
+def losses_of(fields: Collection[str]) -> list[str]:
+    """Return the names of the losses that read one of these fields of `Output`."""
+    return [name for name, loss in _TABLE.items() if loss.field in fields]
 
 
 def combine(

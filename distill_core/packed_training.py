@@ -12,9 +12,10 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from distill_core.config import LossWeights
 from distill_core.job import Job
+from distill_core.losses import losses_of
 from distill_core.optimization import freeze_embeddings, peak_learning_rate
+from distill_core.projections import PROJECTED
 from distill_core.quantization.coded import CodedRows
 from distill_core.quantization.words import code_words
 from distill_core.training import Listener, Trained, distill
@@ -22,8 +23,6 @@ from distill_core.vocabulary import Ids
 
 _SHARE_OF_RATE = 0.5
 """Of the training's peak: what is learnt is to be adapted, not to be learnt again."""
-
-_OF_ANOTHER_WIDTH = {"cosine": 0.0, "hidden": 0.0, "embeddings": 0.0}
 
 
 def pack_words(
@@ -75,14 +74,11 @@ def adaptation(job: Job, student: PreTrainedModel, teacher: PreTrainedModel) -> 
         "learning_rate": _SHARE_OF_RATE * peak,
         "patience": None,
     }
-    same_width = student.config.hidden_size == teacher.config.hidden_size
+    final = job.weights.at(1.0)
+    if student.config.hidden_size != teacher.config.hidden_size:
+        final |= dict.fromkeys(losses_of(PROJECTED), 0.0)
     return replace(
         job,
-        weights=_final(job.weights, {} if same_width else _OF_ANOTHER_WIDTH),
+        weights=job.weights.model_copy(update=final),
         settings=settings.model_copy(update=changed),
     )
-
-
-def _final(weights: LossWeights, changed: dict[str, float]) -> LossWeights:
-    """Return the weights that a training's last step has, with some changed."""
-    return weights.model_copy(update={**weights.at(1.0), **changed})

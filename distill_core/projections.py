@@ -7,6 +7,9 @@ from torch import nn
 
 from distill_core.losses import Output
 
+PROJECTED = ("hidden", "embeddings")
+"""The fields of `Output` that have the model's width."""
+
 
 class Projections(nn.Module):
     """H W, for hidden states and embeddings of a student that is narrower than its teacher.
@@ -32,7 +35,7 @@ class Projections(nn.Module):
         """
         super().__init__()
         self.maps = nn.ModuleDict()
-        for field in ("hidden", "embeddings"):
+        for field in PROJECTED:
             if field not in reads or student_width == teacher_width:
                 continue
             # Its own start would draw from torch's global generator.

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
+from distill_core.config import Pipeline
 from distill_core.teacher import load_model
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage, unfinished_folder
@@ -21,37 +24,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from distill_core import step
+    from distill_core.training import Listener
 
 
 @task(name="distil", task_run_name="distil", cache_policy=NO_CACHE)
 def distil(job: Job, teacher: Stage, start: Stage, data: Stage, live: LiveLosses) -> State[Stage]:
     """Train the student beside its teacher, and keep its best epoch by validation."""
     pipeline = job.pipeline
-    inputs = {
-        "teacher": teacher.key,
-        "start": start.key,
-        "data": data.key,
-        "losses": pipeline.losses.model_dump(),
-        "training": pipeline.training.model_dump(),
-    }
-
+    inputs = training_inputs(pipeline, teacher=teacher, start=start, data=data)
     scratch = unfinished_folder(job.output, "student", inputs)
 
     def build(folder: Path) -> dict[str, Any]:
         from distill_core.quantization.words import copy_words
         from distill_core.student import save_model
         from distill_core.training import distill
-        from tasks.progress import TrainingProgress
 
-        work = training_job(job, teacher, data)
-        with TrainingProgress(pipeline.name, work.steps) as progress, live.sending() as tracked:
-            trained = distill(
-                _load_start(job, start),
-                load_model(teacher.folder),
-                work,
-                lambda record: [listener(record) for listener in (progress, tracked)],
-                scratch,
-            )
+        work, taught_by = training_job(job, teacher, data), load_model(teacher.folder)
+        with telling(pipeline.name, work.steps, live) as listen:
+            trained = distill(_load_start(job, start), taught_by, work, listen, scratch)
         save_model(trained.model, teacher.folder, folder / MODEL)
         copy_words(start.folder / MODEL, folder / MODEL)
         write_steps(folder / STEPS, [asdict(step) for step in trained.steps])
@@ -100,6 +90,24 @@ def _load_start(job: Job, start: Stage) -> "PreTrainedModel":
 
         freeze_embeddings(model)
     return model
+
+
+def training_inputs(pipeline: Pipeline, **stages: Stage) -> dict[str, Any]:
+    """Return what decides a training beside a teacher: the stages that it reads, and its settings."""
+    return {
+        **{name: stage.key for name, stage in stages.items()},
+        "losses": pipeline.losses.model_dump(),
+        "training": pipeline.training.model_dump(),
+    }
+
+
+@contextmanager
+def telling(name: str, steps: int, live: LiveLosses) -> Iterator["Listener"]:
+    """Yield a listener for a training of so many steps, which shows it and sends its losses to MLflow."""
+    from tasks.progress import TrainingProgress
+
+    with TrainingProgress(name, steps) as progress, live.sending() as tracked:
+        yield lambda record: [listener(record) for listener in (progress, tracked)]
 
 
 def training_job(job: Job, teacher: Stage, data: Stage) -> "step.Job":

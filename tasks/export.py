@@ -12,7 +12,7 @@ from distill_core.targets import OPSET
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
 from tasks.job import Job
-from tasks.stages import LOGITS, MODEL, ONNX, ROWS, head_of, used_tokens_of
+from tasks.stages import LOGITS, MODEL, ONNX, ROWS, head_of, training_rows_of
 
 
 @task(name="export", task_run_name="export", cache_policy=NO_CACHE)
@@ -50,11 +50,12 @@ def quantize(
         from distill_core.quantization import quantize
         from distill_core.quantization.calibration import calibration_rows
         from distill_core.quantization.words import read_words
+        from distill_core.vocabulary import used_tokens
 
         rows = calibration_rows(open_tokenized(data.folder / ROWS)["train"]).to_list()
         model = exported.folder / ONNX
         # Of a trimmed vocabulary all tokens are in use.
-        used = None if data.name == "vocabulary" else used_tokens_of(data)
+        used = None if data.name == "vocabulary" else used_tokens(training_rows_of(data))
         words = read_words(exported.folder)
         file = quantize(model, SCHEMES[scheme], rows, folder, used, words)
         return {"scheme": scheme, **score_artifact(file, teacher, evaluation, data)}

@@ -18,7 +18,7 @@ from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
 from tasks.distill import training_job
 from tasks.job import Job
-from tasks.stages import MODEL, seen_tokens_of
+from tasks.stages import MODEL, training_rows_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,6 +38,7 @@ def initialise_student(job: Job, teacher: Stage, data: Stage) -> State[Stage]:
     def build(folder: Path) -> dict[str, Any]:
         from distill_core.quantization.words import code_words, write_words
         from distill_core.student import build_student, save_model
+        from distill_core.vocabulary import seen_tokens
 
         described = describe(teacher.folder, job.pipeline.task)
         model, work = load_model(teacher.folder), partial(training_job, job, teacher, data)
@@ -46,7 +47,8 @@ def initialise_student(job: Job, teacher: Stage, data: Stage) -> State[Stage]:
         student = build_student(origin, described.layer_prefix, layers)
         (folder / MODEL).mkdir()
         if packed_before:
-            write_words(code_words(student, seen_tokens_of(data)), folder / MODEL)
+            words = code_words(student, seen_tokens(training_rows_of(data)))
+            write_words(words, folder / MODEL)
         save_model(student, teacher.folder, folder / MODEL)
         parameters = describe(folder / MODEL).parameters
         return {

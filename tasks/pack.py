@@ -13,14 +13,14 @@ from prefect.states import State
 from distill_core.teacher import load_model
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage, unfinished_folder
-from tasks.distill import training_job, write_steps
+from tasks.distill import telling, training_inputs, training_job, write_steps
 from tasks.job import Job
-from tasks.stages import MODEL, STEPS, read_steps, seen_tokens_of
+from tasks.stages import MODEL, STEPS, read_steps, training_rows_of
 from tasks.tracking import LiveLosses
 
 if TYPE_CHECKING:
     from distill_core.job import StepRecord
-    from distill_core.training import EpochRecord
+    from distill_core.training import EpochRecord, Trained
 
 Record = TypeVar("Record", "StepRecord", "EpochRecord")
 
@@ -31,48 +31,27 @@ def pack_words(
 ) -> State[Stage]:
     """Return the student with word embeddings that files hold as they are."""
     pipeline = job.pipeline
-    inputs = {
-        "teacher": teacher.key,
-        "student": student.key,
-        "data": data.key,
-        "losses": pipeline.losses.model_dump(),
-        "training": pipeline.training.model_dump(),
-    }
+    inputs = training_inputs(pipeline, teacher=teacher, student=student, data=data)
     scratch = unfinished_folder(job.output, "packed", inputs)
 
     def build(folder: Path) -> dict[str, Any]:
         from distill_core import packed_training
         from distill_core.quantization.words import write_words
         from distill_core.student import save_model
-        from tasks.progress import TrainingProgress
+        from distill_core.vocabulary import seen_tokens
 
         model, taught_by = load_model(student.folder / MODEL), load_model(teacher.folder)
         work = packed_training.adaptation(training_job(job, teacher, data), model, taught_by)
-        steps, after = student.facts["steps"] + work.steps, partial(_after, student)
-        with (
-            TrainingProgress(f"{pipeline.name}, words packed", steps) as progress,
-            live.sending() as tracked,
-        ):
+        seen, after = seen_tokens(training_rows_of(data)), partial(_after, student)
+        name, steps = f"{pipeline.name}, words packed", student.facts["steps"] + work.steps
+        with telling(name, steps, live) as listen:
             trained, words = packed_training.pack_words(
-                model,
-                taught_by,
-                work,
-                seen_tokens_of(data),
-                lambda record: [listen(after(record)) for listen in (progress, tracked)],
-                scratch,
+                model, taught_by, work, seen, lambda record: listen(after(record)), scratch
             )
         save_model(trained.model, teacher.folder, folder / MODEL)
         write_words(words, folder / MODEL)
         write_steps(folder / STEPS, [*read_steps(student), *map(asdict, map(after, trained.steps))])
-        best = [record for record in trained.epochs if record.best][-1]
-        return {
-            **student.facts,
-            "packed_words": "after",
-            "steps": student.facts["steps"] + len(trained.steps),
-            "epochs": [*student.facts["epochs"], *map(asdict, map(after, trained.epochs))],
-            "best_epoch": after(best).epoch,
-            "training_s": round(student.facts["training_s"] + trained.summary()["training_s"], 1),
-        }
+        return {**student.facts, **_of_both(student, trained), "packed_words": "after"}
 
     stage = run_stage(job.output, "packed", inputs, build)
     shutil.rmtree(scratch)
@@ -84,3 +63,14 @@ def _after(student: Stage, record: Record) -> Record:
     """Return what is told of this training as of one that goes on from the student's."""
     epochs = student.facts["epochs"][-1]["epoch"]
     return replace(record, step=student.facts["steps"] + record.step, epoch=epochs + record.epoch)
+
+
+def _of_both(student: Stage, trained: "Trained") -> dict[str, Any]:
+    """Return the facts of the student's training and of this one that add up."""
+    facts, more = student.facts, trained.summary()
+    return {
+        "steps": facts["steps"] + more["steps"],
+        "epochs": [*facts["epochs"], *(asdict(_after(student, epoch)) for epoch in trained.epochs)],
+        "best_epoch": facts["epochs"][-1]["epoch"] + more["best_epoch"],
+        "training_s": round(facts["training_s"] + more["training_s"], 1),
+    }

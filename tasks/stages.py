@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from distill_core.heads import HEADS, Head
 from tasks.caching import Stage
 
-if TYPE_CHECKING:  # imports datasets
-    from distill_core.vocabulary import Ids
+if TYPE_CHECKING:  # takes a second
+    from datasets import Dataset
 
 MODEL = "model"
 """A transformers folder."""
@@ -35,17 +35,9 @@ def head_of(teacher: Stage) -> Head:
     return HEADS[facts["task"]](tuple(facts["labels"]), facts["pooling"])
 
 
-def used_tokens_of(data: Stage) -> "Ids":
-    """Return the ids of the tokens that the training rows make use of."""
+def training_rows_of(data: Stage) -> list["Dataset"]:
+    """Open the tokenized rows that a student learns from, with labels or without."""
     from distill_core.batches import open_tokenized
-    from distill_core.vocabulary import training_rows, used_tokens
+    from distill_core.vocabulary import training_rows
 
-    return used_tokens(training_rows(open_tokenized(data.folder / ROWS)))
-
-
-def seen_tokens_of(data: Stage) -> "Ids":
-    """Return the ids of all tokens that stand in the training rows."""
-    from distill_core.batches import open_tokenized
-    from distill_core.vocabulary import seen_tokens, training_rows
-
-    return seen_tokens(training_rows(open_tokenized(data.folder / ROWS)))
+    return training_rows(open_tokenized(data.folder / ROWS))
