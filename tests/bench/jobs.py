@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.bench.corpora import OTHER_TASKS, REVIEWS, Corpus
 from tests.bench.harness import HERE, ROOT, Cell, slug
-from tests.bench.recipes import write_unlabelled
 from tests.bench.teachers import teacher_of
 
 WORK = ROOT / "runs" / "bench"
@@ -31,18 +31,14 @@ class WholeJob:
     student: str = "default"
     fine_tuned: bool = False
     """Whether its teacher is that of `TASKS`, which is made if it is not there."""
-    unlabelled: bool = False
-    """Whether texts of other tasks are read between its rows."""
-
-    @property
-    def texts(self) -> Path:
-        """Of other tasks."""
-        return WORK / f"{self.data}-unlabelled.txt"
+    unlabelled: Corpus | None = None
+    """What is read between its rows."""
 
     def arguments(self, seed: int = 0) -> list[str]:
         """Return those of the command that runs it."""
-        texts = (f"data.unlabelled={self.texts}",) if self.unlabelled else ()
-        settings = (f"training.seed={seed}", *texts, *self.settings)
+        texts = self.unlabelled and self.unlabelled.file(WORK, self.data)
+        more = (f"data.unlabelled={texts}",) if texts else ()
+        settings = (f"training.seed={seed}", *more, *self.settings)
         return ["run", str(self.pipeline), *(p for s in settings for p in ("--set", s))]
 
     def output(self, seed: int = 0) -> Path:
@@ -68,7 +64,7 @@ _SST2_STUDENTS = {
         "student.intermediate_size=768",
     ),
 }
-SST2_BETWEEN = replace(SST2, student="texts of other tasks between", unlabelled=True)
+SST2_BETWEEN = replace(SST2, student="texts of other tasks between", unlabelled=OTHER_TASKS)
 _FIVE = ("android-arm64", "ios-arm64", "web-wasm", "linux-arm64", "linux-x86-64")
 _MB = 6.05
 """A fifteenth of the teacher's 90.9."""
@@ -76,6 +72,11 @@ SST2_WITHIN = replace(
     SST2_BETWEEN,
     student=f"{SST2_BETWEEN.student}, {_MB} MB at most",
     settings=(f"gate.max_mb={{{', '.join(f'{target}: {_MB}' for target in _FIVE)}}}",),
+)
+SST2_REVIEWS = replace(
+    SST2_WITHIN,
+    student=f"{REVIEWS.name} between, {_MB} MB at most",
+    unlabelled=REVIEWS,
 )
 _PACKED = replace(SST2, **_WORDS_PACKED)
 PACKED_WITHIN = replace(
@@ -85,7 +86,7 @@ PACKED_WITHIN = replace(
 )
 STUDENTS = [
     _PACKED,
-    replace(_PACKED, student=f"{_PACKED.student}, {SST2_BETWEEN.student}", unlabelled=True),
+    replace(_PACKED, student=f"{_PACKED.student}, {SST2_BETWEEN.student}", unlabelled=OTHER_TASKS),
     *(replace(SST2, settings=given, student=name) for name, given in _SST2_STUDENTS.items()),
 ]
 _PIPELINES, _BASE = HERE / "pipelines", "all-minilm-l6-v2"
@@ -116,9 +117,8 @@ def run_job(job: WholeJob, seed: int = 0) -> Mapping[str, Any]:
     """
     if job.fine_tuned:
         teacher_of(job.data)
-    if job.unlabelled:
-        job.texts.parent.mkdir(parents=True, exist_ok=True)
-        write_unlabelled(job.texts, job.data)
+    if job.unlabelled is not None:
+        job.unlabelled.write(WORK, job.data)
     report = run_pipeline(job.arguments(seed), job.output(seed))
     return {
         # Of all stages, when they were made: a cell that was interrupted counts each of them once.
@@ -136,7 +136,7 @@ def cells_of_jobs() -> list[Cell]:
     return [
         *(
             Cell("main-job", MINILM, "sst2", job.student, n, partial(run_job, job, n))
-            for job in (SST2, SST2_BETWEEN, SST2_WITHIN, PACKED_WITHIN)
+            for job in (SST2, SST2_BETWEEN, SST2_WITHIN, PACKED_WITHIN, SST2_REVIEWS)
             for n in (0, 1, 2)
         ),
         *(

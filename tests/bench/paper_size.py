@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+from tests.bench.corpora import OTHER_TASKS, Corpus
 from tests.bench.harness import latest_stage
 from tests.bench.jobs import SST2, WholeJob, run_job
 from tests.bench.teachers import SHARED, TEACHERS
@@ -17,8 +18,8 @@ _SETTINGS = (f"teacher.source={_TEACHER}", "name=paper-size")
 _JOB = WholeJob(NAME, "sst2", SST2.pipeline, (*_SETTINGS, "training.epochs=1"), "paper-size")
 
 
-def _narrow(neurons: int, *, unlabelled: bool = False) -> tuple[str, WholeJob]:
-    between = ", texts of other tasks between" if unlabelled else ""
+def _narrow(neurons: int, unlabelled: Corpus | None = None) -> tuple[str, WholeJob]:
+    between = f", {unlabelled.name} between" if unlabelled else ""
     name = f"two epochs, {neurons:,} neurons, words packed{between}"
     settings = (
         *_SETTINGS,
@@ -30,7 +31,7 @@ def _narrow(neurons: int, *, unlabelled: bool = False) -> tuple[str, WholeJob]:
     return name, replace(_JOB, settings=settings, student=student, unlabelled=unlabelled)
 
 
-NARROW = dict([_narrow(1280), _narrow(1728), _narrow(1920, unlabelled=True)])
+NARROW = dict([_narrow(1280), _narrow(1728), _narrow(1920, OTHER_TASKS)])
 STUDENTS = {
     ONE_EPOCH: _JOB,
     TRIMMED: replace(_JOB, settings=(*_JOB.settings, "student.vocabulary=auto")),

@@ -1,17 +1,10 @@
 """Ways of distilling that the tables of retention and of ablations compare."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from tests.bench.teachers import SHARED
-
-UNLABELLED_ROWS = 40_000
-_SOURCES = {"sst2": "sentence", "clinc150": "text", "stsb": "sentence1", "wikitext2": "text"}
-"""Table: public task → a column of its texts."""
-_LEAST_WORDS = 6
-"""Of a sentence of WikiText-2, whose rows are paragraphs, and headings."""
+from tests.bench.corpora import OTHER_TASKS, TWEETS, Corpus
 
 
 @dataclass(frozen=True)
@@ -21,8 +14,8 @@ class Recipe:
     losses: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     student: Mapping[str, Any] = field(default_factory=dict)
-    unlabelled: bool = False
-    """Texts of other tasks are read too, on which only the teacher speaks."""
+    unlabelled: Corpus | None = None
+    """What is read too, on which only the teacher speaks."""
     augment: int | Literal["auto"] = 0
     """Copies of each training text with some words replaced."""
     taught: bool = True
@@ -32,22 +25,24 @@ class Recipe:
 
 
 DEFAULT, ALONE, BETWEEN = "default", "labels-alone", "unlabelled-between"
+_LONGER = Recipe(
+    losses={"soft": "mse", "distillation": 1.0, "hidden_layers": "uniform"},
+    training={"learning_rate": 4e-4, "epochs": 8},
+    unlabelled=OTHER_TASKS,
+)
 RECIPES = {
     DEFAULT: Recipe(augment="auto"),
     "no-augmentation": Recipe(),
     ALONE: Recipe(taught=False),
-    BETWEEN: Recipe(unlabelled=True),
-    "unlabelled-first": Recipe(training={"unlabelled": "first"}, unlabelled=True),
+    BETWEEN: Recipe(unlabelled=OTHER_TASKS),
+    "unlabelled-first": Recipe(training={"unlabelled": "first"}, unlabelled=OTHER_TASKS),
     "unlabelled-first, logits": Recipe(
         losses={"soft": "mse", "distillation": 1.0},
         training={"unlabelled": "first"},
-        unlabelled=True,
+        unlabelled=OTHER_TASKS,
     ),
-    "unlabelled-between, 8 epochs": Recipe(
-        losses={"soft": "mse", "distillation": 1.0, "hidden_layers": "uniform"},
-        training={"learning_rate": 4e-4, "epochs": 8},
-        unlabelled=True,
-    ),
+    "unlabelled-between, 8 epochs": _LONGER,
+    "tweets-between, 8 epochs": replace(_LONGER, unlabelled=TWEETS),
 }
 """Table: setting → how a student of the retention table is made."""
 
@@ -68,8 +63,8 @@ ABLATIONS = {
     "random weights": Recipe(copied=False),
     "two augmented copies between": Recipe(augment=2),
     "two augmented copies first": Recipe(augment=2, training={"unlabelled": "first"}),
-    "texts of other tasks between": Recipe(unlabelled=True),
-    "texts of other tasks first": Recipe(training={"unlabelled": "first"}, unlabelled=True),
+    "texts of other tasks between": Recipe(unlabelled=OTHER_TASKS),
+    "texts of other tasks first": Recipe(training={"unlabelled": "first"}, unlabelled=OTHER_TASKS),
     "half the learning rate": Recipe(training={"learning_rate": 1e-4}),
     "twice the learning rate": Recipe(training={"learning_rate": 4e-4}),
 }
@@ -101,24 +96,3 @@ SIZES = {
 
 ABLATED_TASK = "clinc150"
 ABLATED_EPOCHS = 3
-
-
-def write_unlabelled(path: Path, task: str) -> None:
-    """Write texts of other tasks' training rows, one a line, always the same ones."""
-    import numpy as np
-
-    texts = [text for name in _SOURCES if name != task for text in _texts(name)]
-    order = np.random.default_rng(0).permutation(len(texts))[:UNLABELLED_ROWS]
-    path.write_text("\n".join(texts[number] for number in order), encoding="utf-8")
-
-
-def _texts(task: str) -> Iterator[str]:
-    import pyarrow.parquet as pq
-
-    column = _SOURCES[task]
-    for text in pq.read_table(SHARED / "data" / task / "train.parquet")[column].to_pylist():
-        words = " ".join(text.split())
-        if task != "wikitext2":
-            yield words
-            continue
-        yield from (part for part in words.split(" . ") if len(part.split()) >= _LEAST_WORDS)

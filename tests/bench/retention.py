@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.bench.recipes import ALONE, BETWEEN, DEFAULT, RECIPES, Recipe, write_unlabelled
+from tests.bench.recipes import ALONE, BETWEEN, DEFAULT, RECIPES, Recipe
 from tests.bench.teachers import TASKS, print_validation, teacher_of, tokenized
 
 
@@ -53,9 +53,7 @@ def measure_retention(
     told = {"epochs": epochs, "seed": seed, **recipe.training}
     with TemporaryDirectory() as folder:
         scratch = Path(folder)
-        more = scratch / "unlabelled.txt" if recipe.unlabelled else None
-        if more is not None:
-            write_unlabelled(more, name)
+        more = recipe.unlabelled and recipe.unlabelled.write(scratch, name)
         rows = tokenized(name, seen.head, seen.folder, scratch, more, recipe.augment)
         start = _start(teacher, seen, recipe, rows["train"], seed)
         job = Job(
