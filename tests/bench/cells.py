@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from tests.bench.corpora import REVIEWS, readable
 from tests.bench.harness import ROOT, Cell, Measure
 from tests.bench.jobs import (
     COMMAND,
@@ -15,10 +16,12 @@ from tests.bench.jobs import (
     OTHERS,
     PACKED,
     SST2,
+    SST2_REVIEWS,
     WORK,
     WholeJob,
     cells_of_jobs,
     run_pipeline,
+    run_student,
 )
 from tests.bench.teachers import SHARED
 
@@ -136,6 +139,18 @@ def _of_public_tasks() -> list[Cell]:
                 "retention", base, task, name, n, partial(measure_retention, task, RECIPES[name], n)
             )
             for task, name, n in planned()
+        ),
+        *(
+            Cell(
+                "retention",
+                base,
+                "sst2",
+                "reviews-between",
+                n,
+                partial(run_student, SST2_REVIEWS, n),
+            )
+            for n in (0, 1, 2)
+            if readable(REVIEWS)
         ),
         *(
             Cell("ablation", base, ABLATED_TASK, name, 0, partial(ablate, recipe=recipe))

@@ -26,13 +26,9 @@ class Corpus:
     name: str
     texts: Callable[[str], list[str]]
     """For a task, of whose own rows it has none."""
-    repository: str | None = None
-    """Where it is had, `owner/name` on GitHub, to be cloned into `CLONES`; None is at hand."""
-
-    @property
-    def at_hand(self) -> bool:
-        """Whether its texts can be read here."""
-        return self.repository is None or (CLONES / Path(self.repository).name).is_dir()
+    clone: str | None = None
+    """A folder of `CLONES` that has it, of the repository `origin`; None is at hand."""
+    origin: str = ""
 
     def file(self, folder: Path, task: str) -> Path:
         """Return where a folder has it, for a task."""
@@ -44,6 +40,12 @@ class Corpus:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n".join(self.texts(task)), encoding="utf-8")
         return file
+
+
+def readable(corpus: Corpus | None) -> bool:
+    """Tell whether its texts are here, of which None has none."""
+    clone = corpus and corpus.clone
+    return clone is None or (CLONES / clone).is_dir()
 
 
 def _other_tasks(task: str) -> list[str]:
@@ -93,7 +95,8 @@ def _some(texts: Iterable[str], count: int) -> list[str]:
 
 OTHER_TASKS = Corpus("texts of other tasks", _other_tasks)
 """Training rows of other tasks here, and sentences of WikiText-2."""
-REVIEWS = Corpus("movie reviews", _reviews, "dax44/AMLM")
-"""Sentences of the 50,000 reviews with labels of the Large Movie Review Dataset (Maas et al. 2011)."""
-TWEETS = Corpus("tweets", _tweets, "cardiffnlp/tweeteval")
+REVIEWS = Corpus("movie reviews", _reviews, "AMLM", "github.com/dax44/AMLM at 05fb2144")
+"""Sentences of the 50,000 rated reviews of the Large Movie Review Dataset (Maas et al. 2011)."""
+TWEETS = Corpus("tweets", _tweets, "tweeteval", "github.com/cardiffnlp/tweeteval at 4fbd22cd")
 """Of TweetEval's tasks (Barbieri et al. 2020)."""
+CORPORA = (OTHER_TASKS, REVIEWS, TWEETS)

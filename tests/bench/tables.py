@@ -162,7 +162,8 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         "validation rows, five targets. MB, drop and latency range over the targets; *smaller* is against "
         "the teacher's fp32 weights, *faster* against the teacher in PyTorch in the same run (p50, batch "
         "1, 1 thread). *6 x 192*: all six layers, half as wide; *4 x 312*: TinyBERT's shape; "
-        "*texts of other tasks between*: 30,000 of them, in data.unlabelled; *words packed*: before the "
+        "*texts of other tasks between*: 30,000 of them, in data.unlabelled; *movie reviews between*: "
+        "120,000 sentences of the Large Movie Review Dataset (Maas et al. 2011); *words packed*: before the "
         "training, or after it, which then goes on; *6.05 MB at most*: in gate.max_mb, so that the nearest "
         "file within it is shipped, not the smallest. Those files and those of *default*, seed 0, are of "
         "today; the others were packed when no matrix was coarse, and those of *6 x 192*, *vocabulary "
@@ -392,6 +393,7 @@ OVER_SEEDS: dict[str, tuple[str, Sequence[tuple[str, Callable[[Group], str]]]]] 
         "is `data.augment: 0`, as in the rows below it; *labels-alone* is the same student from the same "
         "start without the teacher; *unlabelled-first* reads 40,000 texts "
         "of other tasks and of WikiText-2 (`data.unlabelled`) before the labelled rows, *-between* among; "
+        "*reviews-between*: students of the main job, three epochs; *tweets-between*: 40,000 of TweetEval; "
         "*logits* is `soft: mse`; *8 epochs* too, with `hidden_layers: uniform` at 4e-4. Minutes "
         "are of one thread, beside another training.",
         (
