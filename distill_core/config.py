@@ -66,7 +66,8 @@ class DataSource(Section):
     columns: Columns = Columns()
     """Which columns hold what."""
     unlabelled: str | None = None
-    """More text of any kind, a file with one example a line or a column: only the teacher speaks on it."""
+    """More text, best of the kind that the student will read, a file with one example a line or a column:
+    only the teacher speaks on it."""
     augment: Literal["auto"] | NonNegativeInt = "auto"
     """Copies of each training text with some words replaced by words alike: only the teacher speaks on
     them. TinyBERT, whose recipe this is, had 20. auto makes 2 where train has fewer than 30,000 rows."""

@@ -21,7 +21,8 @@ def judge(gate: Gate, retention: float, artifacts: Sequence[Mapping[str, Any]]) 
     if retention < gate.retention:
         failures.append(
             f"retention: the student keeps {retention:.4f} of the teacher, the gate asks for "
-            f"{gate.retention}; train longer, keep more layers, or lower gate.retention"
+            f"{gate.retention}; give it more text of the kind it will read (data.unlabelled), train longer, "
+            "keep more layers, or lower gate.retention"
         )
     for artifact in artifacts:
         failures += judge_artifact(gate, artifact)

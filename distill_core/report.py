@@ -40,8 +40,9 @@ _NO_SHARES = {"mse", "pseudo_perplexity"}
 ADVICE = {
     "quantiz": "The fp32 file beside it (onnx/model.onnx of the bundle) loses nothing to "
     "quantization, if its size will do; or raise gate.quantization_drop or gate.quantization_flips.",
-    "retention": "Give the student more layers (student.count), more epochs (training.epochs) or "
-    "more rows; or lower gate.retention, if this is good enough.",
+    "retention": "Give the student more text of the kind it will read, which needs no labels "
+    "(data.unlabelled), more layers (student.count) or more epochs (training.epochs); or lower "
+    "gate.retention, if this is good enough.",
     "max_mb": "Fewer layers (student.count), or narrower ones (student.hidden_size), make a smaller file; "
     "or raise gate.max_mb.",
     "max_ms": "Fewer layers (student.count) and shorter texts (data.max_length) are faster; or "
