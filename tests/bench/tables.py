@@ -393,9 +393,10 @@ OVER_SEEDS: dict[str, tuple[str, Sequence[tuple[str, Callable[[Group], str]]]]] 
         "is `data.augment: 0`, as in the rows below it; *labels-alone* is the same student from the same "
         "start without the teacher; *unlabelled-first* reads 40,000 texts "
         "of other tasks and of WikiText-2 (`data.unlabelled`) before the labelled rows, *-between* among; "
-        "*reviews-between*: students of the main job, three epochs; *tweets-between*: 40,000 of TweetEval; "
-        "*logits* is `soft: mse`; *8 epochs* too, with `hidden_layers: uniform` at 4e-4. Minutes "
-        "are of one thread, beside another training.",
+        "*reviews-between*: students of the main job, three epochs; *tweets-between*: 40,000 of TweetEval, "
+        "of a teacher that was trained anew; *logits* is `soft: mse`; *8 epochs* too, with `hidden_layers: "
+        "uniform` at 4e-4. Minutes are of one thread, beside another training; of reviews and tweets, of two "
+        "threads, alone.",
         (
             ("task", lambda group: group[0]["data"]),
             ("setting", lambda group: group[0]["setting"]),
