@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from distill_core.batches import evaluation_batches, model_inputs
 from distill_core.errors import ExportError
 from distill_core.graph.first_token import keep_first_token
+from distill_core.graph.sizes import settle_sizes
 from distill_core.heads import Head
 from distill_core.plan import LARGEST_FILE
 from distill_core.runtime import answer_row
@@ -50,7 +51,7 @@ def export_onnx(
     """
     export_whole(model, head, opset, path)
     check_one_file(path)
-    _leave_out_what_is_not_read(path)
+    _leave_out_what_no_text_needs(path)
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except onnx.checker.ValidationError as error:
@@ -106,9 +107,10 @@ def _teach_exporter(model: PreTrainedModel, head: Head) -> None:
     TasksManager.create_register("onnx")(family, head.onnx_task)(nearest)
 
 
-def _leave_out_what_is_not_read(path: Path) -> None:
+def _leave_out_what_no_text_needs(path: Path) -> None:
     exported = onnx.load(path)
-    if keep_first_token(exported):
+    changed = [keep_first_token(exported), settle_sizes(exported)]
+    if any(changed):
         onnx.save(exported, path)
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal, NamedTuple
 
 import torch
@@ -18,6 +19,10 @@ Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 ROUNDS = 3
+HOPELESS = 2.0
+"""A mode that took more than this many times another's time is not timed again: where bf16 is emulated, its
+steps were most of what the choice took."""
+
 LEAST_GAIN = 1.1
 """Another mode must be a tenth faster: near a tie, noise would choose, and the same seed would give
 another student."""
@@ -74,19 +79,25 @@ def choose_mode(steps: Mapping[Mode, Callable[[], None]]) -> ModeChoice:
     Args:
         steps: of each mode, forward and backward pass of one batch, without an optimizer step.
     """
+    for step in steps.values():
+        step()  # allocates memory and compiles kernels
     times: dict[Mode, list[float]] = {mode: [] for mode in steps}
-    for round_number in range(ROUNDS + 1):
-        for mode, step in steps.items():
+    for _ in range(ROUNDS):
+        for mode in _with_hope(times):
             start = time.perf_counter()
-            step()
-            if round_number > 0:  # the first one allocates memory and compiles kernels
-                times[mode].append(1000 * (time.perf_counter() - start))
+            steps[mode]()
+            times[mode].append(1000 * (time.perf_counter() - start))
     medians = {mode: statistics.median(durations) for mode, durations in times.items()}
     chosen = next(iter(medians))
     for mode, median in medians.items():
         if medians[chosen] > LEAST_GAIN * median:
             chosen = mode
     return ModeChoice(chosen, {mode.name: value for mode, value in medians.items()})
+
+
+def _with_hope(times: Mapping[Mode, list[float]]) -> list[Mode]:
+    least = min(chain.from_iterable(times.values()), default=0.0)
+    return [mode for mode, known in times.items() if min(known, default=0.0) <= HOPELESS * least]
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:

@@ -22,6 +22,8 @@ def keep_first_token(model: onnx.ModelProto) -> bool:
         model: an fp32 file with dynamic shapes, as the exporter leaves it.
     """
     graph = ProbedGraph(model)
+    if not any(map(graph.takes_first_token, model.graph.node)):
+        return False
     narrowed = _narrowed(graph)
     for node in list(model.graph.node):
         if node.output[0] in narrowed:
@@ -98,19 +100,9 @@ def _fixed_sizes(
     for reader, _ in graph.readers[shape.output[0]]:
         if _shapes_what_is_narrowed(graph, reader, narrowed):
             continue
-        places = [name for name in reader.input[1:] if name]
-        constants = [graph.constants[name] for name in places if name in graph.constants]
         inside = any(place == INSIDE for _, place in graph.readers[reader.output[0]])
-        if dims is None or len(constants) < len(places) or inside:
-            return None
-        sizes = np.asarray(dims, dtype=np.int64)
-        if reader.op_type == "Gather":
-            picked = sizes[constants[0]]
-        elif reader.op_type == "Slice" and len(constants) == len(("start", "end")):
-            picked = sizes[int(constants[0][0]) : int(constants[1][0])]
-        else:
-            return None
-        if (picked[..., 0] != picked[..., 1]).any():
+        picked = None if dims is None or inside else graph.picked(reader, np.asarray(dims))
+        if picked is None or (picked[..., 0] != picked[..., 1]).any():
             return None
         found[reader.output[0]] = picked[..., 0]
     return found

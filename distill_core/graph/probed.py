@@ -2,11 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+from jaxtyping import Shaped
 from onnx import AttributeProto, NodeProto, helper, numpy_helper
 
 _SIZES = ((2, 3, 7), (3, 5, 11))
@@ -20,11 +22,12 @@ class ProbedGraph:
     """A graph that is read backwards and changed in place."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        """Run a file twice, if any of its nodes may take a first token.
+        """Read a file.
 
         Args:
-            model: an fp32 file with dynamic shapes.
+            model: an fp32 file with dynamic shapes; it is run when it is first asked for sizes.
         """
+        self._model = model
         self.proto = model.graph
         self.outputs = {entry.name for entry in model.graph.output}
         self.constants = dict(_constants(model.graph))
@@ -35,8 +38,10 @@ class ProbedGraph:
                 self.readers[name].append((node, place))
             for name in _read_inside(node):
                 self.readers[name].append((node, INSIDE))
-        worth_it = any(self.takes_first_token(node) for node in model.graph.node)
-        self.shapes = _shapes(model) if worth_it else ({}, {})
+
+    @cached_property
+    def _probed(self) -> tuple[dict[str, tuple[int, ...]], ...]:
+        return _shapes(self._model)
 
     def takes_first_token(self, node: NodeProto) -> bool:
         """Tell whether a node may be what takes the first of a sequence's vectors."""
@@ -47,8 +52,23 @@ class ProbedGraph:
 
     def dims(self, tensor: str) -> tuple[tuple[int, int], ...] | None:
         """Return the size of each axis in both runs; None of what is no tensor of known shape."""
-        first, second = (shapes.get(tensor) for shapes in self.shapes)
+        first, second = (shapes.get(tensor) for shapes in self._probed)
         return None if first is None or second is None else tuple(zip(first, second, strict=True))
+
+    def picked(
+        self, reader: NodeProto, sizes: Shaped[np.ndarray, "axes ..."]
+    ) -> Shaped[np.ndarray, "..."] | None:
+        """Return what a node takes of a tensor's sizes; None where that is not settled by constants."""
+        places = [name for name in reader.input[1:] if name]
+        constants = [self.constants[name] for name in places if name in self.constants]
+        if len(constants) < len(places):
+            return None
+        which: Any = None
+        if reader.op_type == "Gather":
+            which = constants[0]
+        elif reader.op_type == "Slice" and len(constants) == len(("start", "end")):
+            which = slice(int(constants[0][0]), int(constants[1][0]))
+        return None if which is None else np.asarray(sizes[which])
 
     def add_constant(self, name: str, value: np.ndarray) -> str:
         """Add a constant, and return its name."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from datasets import DatasetDict
 from transformers import PreTrainedModel
@@ -11,7 +12,8 @@ from distill_core.batches import open_tokenized, tokenize
 from distill_core.bundle import Artifact, Origin, assemble
 from distill_core.config import DataSource, LossWeights, TrainingSettings
 from distill_core.dataset import Splits, read_dataset
-from distill_core.export import export_onnx, signature
+from distill_core.export import export_onnx, export_whole, signature
+from distill_core.heads import HEADS
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.job import Job
 from distill_core.quantization import quantize
@@ -20,6 +22,7 @@ from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET, TARGETS
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.training import distill
+from tests.core.family_models import save_small
 
 
 @pytest.fixture(scope="session")
@@ -118,5 +121,18 @@ def job(rows: DatasetDict, head: SequenceClassification) -> Any:
             weights=weights or LossWeights(),
             settings=TrainingSettings(**chosen),
         )
+
+    return make
+
+
+@pytest.fixture
+def export_small(tiny_bert: Path, tmp_path: Path) -> Any:
+    """Export a small model of a family as optimum does."""
+
+    def make(family: str, kind: str, task: str) -> onnx.ModelProto:
+        saved = save_small(family, kind, load_tokenizer(tiny_bert), tmp_path / "model")
+        classes = HEADS[task](("negative", "positive"))
+        export_whole(load_model(saved), classes, OPSET, tmp_path / "model.onnx")
+        return onnx.load(tmp_path / "model.onnx")
 
     return make

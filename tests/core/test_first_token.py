@@ -1,54 +1,15 @@
 """What a head does not read is not computed: behind the last attention, all tokens but the first."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import helper
 
-from distill_core.export import export_whole
 from distill_core.graph.first_token import keep_first_token
-from distill_core.heads import HEADS
-from distill_core.targets import OPSET
-from distill_core.teacher import load_model, load_tokenizer
-from tests.core.family_models import SMALL, save_small
-
-IDS = 50
-"""Of the tokens that are drawn; what stands in the vocabulary does not matter."""
-
-
-@pytest.fixture
-def exported(tiny_bert: Path, tmp_path: Path) -> Any:
-    """Export a small model as optimum does."""
-
-    def make(family: str, kind: str, task: str) -> onnx.ModelProto:
-        saved = save_small(family, kind, load_tokenizer(tiny_bert), tmp_path / "model")
-        head = HEADS[task](("negative", "positive"))
-        export_whole(load_model(saved), head, OPSET, tmp_path / "model.onnx")
-        return onnx.load(tmp_path / "model.onnx")
-
-    return make
-
-
-def answers(model: onnx.ModelProto, *shape: int, outputs: list[str] | None = None) -> list[Any]:
-    """Return what a file answers to drawn tokens, the second half of the second text being padding."""
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    draws, mask = np.random.default_rng(0), np.ones(shape, dtype=np.int64)
-    mask[1:2, ..., shape[-1] // 2 + 1 :] = 0
-    feeds = {
-        "input_ids": draws.integers(5, IDS, shape),
-        "attention_mask": mask,
-        "token_type_ids": np.zeros(shape, dtype=np.int64),
-    }
-    read = {entry.name for entry in session.get_inputs()}
-    fed = {name: ids for name, ids in feeds.items() if name in read}
-    found: list[Any] = session.run(outputs, fed)
-    return found
+from tests.core.exports import answers
+from tests.core.family_models import SMALL
 
 
 def tokens_of_products(model: onnx.ModelProto, tokens: int) -> list[int]:
@@ -69,8 +30,10 @@ OF_ALL = {"deberta", "deberta-v2", "roformer", "convbert", "modernbert"}
 
 
 @pytest.mark.parametrize("family", SMALL)
-def test_the_last_layer_is_computed_for_the_first_token_alone(family: str, exported: Any) -> None:
-    model = exported(family, "ForSequenceClassification", "sequence-classification")
+def test_the_last_layer_is_computed_for_the_first_token_alone(
+    family: str, export_small: Any
+) -> None:
+    model = export_small(family, "ForSequenceClassification", "sequence-classification")
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
     assert keep_first_token(model)
@@ -82,16 +45,16 @@ def test_the_last_layer_is_computed_for_the_first_token_alone(family: str, expor
     assert after - before >= (3 if family in OF_ALL else 4)
 
 
-def test_a_text_of_one_token_is_answered_too(exported: Any) -> None:
-    model = exported("bert", "ForSequenceClassification", "sequence-classification")
+def test_a_text_of_one_token_is_answered_too(export_small: Any) -> None:
+    model = export_small("bert", "ForSequenceClassification", "sequence-classification")
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
     keep_first_token(model)
     assert np.allclose(answers(model, 1, 1)[0], answers(whole, 1, 1)[0], atol=1e-6)
 
 
-def test_choices_are_read_by_their_first_tokens_as_well(exported: Any) -> None:
-    model = exported("bert", "ForMultipleChoice", "multiple-choice")
+def test_choices_are_read_by_their_first_tokens_as_well(export_small: Any) -> None:
+    model = export_small("bert", "ForMultipleChoice", "multiple-choice")
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
     assert keep_first_token(model)
@@ -106,15 +69,15 @@ def test_choices_are_read_by_their_first_tokens_as_well(exported: Any) -> None:
         ("ForMaskedLM", "masked-language-modelling"),
     ],
 )
-def test_heads_that_read_all_tokens_keep_them(kind: str, task: str, exported: Any) -> None:
-    model = exported("bert", kind, task)
+def test_heads_that_read_all_tokens_keep_them(kind: str, task: str, export_small: Any) -> None:
+    model = export_small("bert", kind, task)
     before = model.SerializeToString()
     assert not keep_first_token(model)
     assert model.SerializeToString() == before
 
 
-def test_what_something_else_reads_is_computed_whole(exported: Any) -> None:
-    model = exported("bert", "ForSequenceClassification", "sequence-classification")
+def test_what_something_else_reads_is_computed_whole(export_small: Any) -> None:
+    model = export_small("bert", "ForSequenceClassification", "sequence-classification")
     (first,) = (n for n in model.graph.node if n.op_type == "Gather" and "pooler" in n.name)
     model.graph.output.append(helper.make_empty_tensor_value_info(first.input[0]))
     assert not keep_first_token(model)

@@ -53,6 +53,20 @@ def test_the_first_step_of_each_mode_is_not_timed() -> None:
     assert calls == [FP32, BF16] * (ROUNDS + 1)
 
 
+def test_a_mode_of_more_than_twice_the_time_is_timed_once() -> None:
+    calls: list[Mode] = []
+
+    def step(mode: Mode) -> None:
+        sleep({FP32: 0.02, BF16: 0.03, EAGER: 0.2}[mode])
+        calls.append(mode)
+
+    choice = choose_mode({mode: partial(step, mode) for mode in (FP32, BF16, EAGER)})
+    assert choice.mode == FP32
+    assert calls.count(EAGER) == 2  # once to warm up
+    assert calls.count(FP32) == calls.count(BF16) == ROUNDS + 1
+    assert choice.step_ms[EAGER.name] >= 200
+
+
 def test_plain_attention_is_tried_in_bf16_on_a_cpu_alone() -> None:
     assert modes("auto", "sdpa", CPU) == [FP32, BF16, EAGER]
     assert modes("bf16", "sdpa", CPU) == [BF16, EAGER]

@@ -1,7 +1,10 @@
 """Quantization: which weights become 8-bit, by which scheme, and how the file is scored."""
 
+from collections import Counter
+
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 
@@ -39,6 +42,23 @@ def test_products_of_two_activations_stay_fp32(quantized, exported):
     assert len(skipped) == 4 * 2  # each layer: queries with keys, attention with values
     kept = {node.name for node in onnx.load(file).graph.node if node.op_type == "MatMul"}
     assert kept == set(skipped)
+
+
+def test_sums_in_front_of_norms_are_not_fused_with_them(quantized, tmp_path):
+    _, file = quantized
+    named_add = onnx.load(file)
+    for node in named_add.graph.node:
+        node.op_type = "Add" if node.op_type == "Sum" else node.op_type
+    onnx.save(named_add, tmp_path / "named_add.onnx")
+    assert _kinds_at_run_time(file, tmp_path)["SkipLayerNormalization"] == 0
+    assert _kinds_at_run_time(tmp_path / "named_add.onnx", tmp_path)["SkipLayerNormalization"] > 0
+
+
+def _kinds_at_run_time(file, folder):
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
 
 
 def test_reduced_range_keeps_weights_within_7_bits(quantized):
