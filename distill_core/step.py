@@ -3,9 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, send_to_device
 from accelerate.utils.memory import should_reduce_batch_size
-from torch import Tensor, nn
+from torch import Tensor
 from torch.amp import GradScaler
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
@@ -77,6 +76,9 @@ class Learner:
                 self.models = self.teaching.keeping_outputs(self.models, keep_in)
         rate = peak_learning_rate(job.settings, self.model.config.hidden_size)
         self.optimizers = build_optimizers(self.model, rate, self.projections.parameters())
+        # All that is learnt: the student, and what it needs to be compared with its teacher. Once, since
+        # modules are slow to walk through.
+        self._learnt = [*self.model.parameters(), *self.projections.parameters()]
         warm_up = math.ceil(WARM_UP_SHARE * job.steps)
         scheduled = partial(get_linear_schedule_with_warmup, num_warmup_steps=warm_up)
         self.schedules = [scheduled(o, num_training_steps=job.steps) for o in self.optimizers]
@@ -101,7 +103,7 @@ class Learner:
             raise TrainingError(f"step {number}: the loss is {total} ({parts}); {ADVICE}")
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        clip_gradients(self._parameters(), MAX_GRADIENT_NORM)
+        clip_gradients(self._learnt, MAX_GRADIENT_NORM)
         rate = self.schedules[0].get_last_lr()[0]
         for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
             self.scaler.step(optimizer)
@@ -156,16 +158,12 @@ class Learner:
             losses = self.teaching.losses(self.models, part, number, portion)
             self.accelerator.backward(self.scaler.scale(losses.total))
             sums = sums + losses.values()
-        sum_gradients(self._parameters(), self.accelerator)
+        sum_gradients(self._learnt, self.accelerator)
         *named, total = self.accelerator.reduce(sums, "sum").tolist()
         return dict(zip(losses.named, named, strict=True)), total
 
-    def _parameters(self) -> Iterator[nn.Parameter]:
-        """Yield all that is learnt: the student, and what it needs to be compared with its teacher."""
-        return chain(self.model.parameters(), self.projections.parameters())
-
     def _forget_gradients(self) -> None:
-        for parameter in self._parameters():
+        for parameter in self._learnt:
             parameter.grad = None
 
     def _choose_mode(self, models: Mapping[Mode, Models]) -> ModeChoice:
