@@ -73,7 +73,8 @@ def _settle_reshape(graph: ProbedGraph, node: NodeProto, known: Sizes) -> bool:
 
     An axis whose size depends on the texts is 0, which is the size of what is reshaped along the same axis,
     where both of the graph's runs have it so, and else -1, which is what is left of all numbers (ONNX,
-    Reshape-14). With all other sizes known a wrong 0 could not be: no number is lost or made.
+    Reshape-14). Two runs prove little, but a Reshape neither loses numbers nor makes any: of one unknown size
+    no 0 is wrong, of two none but where they change places.
     """
     old, new, sizes = (
         graph.dims(node.input[0]),

@@ -70,12 +70,12 @@ def second_run() -> Mapping[str, Any]:
 
 
 def _of_paper_size() -> list[Cell]:
-    from tests.bench.paper_size import NAME, NARROW, ONE_EPOCH, TRIMMED, measure_paper_size
+    from tests.bench.paper_size import NAME, ONE_EPOCH, STUDENTS, measure_paper_size
 
-    students = ((ONE_EPOCH, 0), (TRIMMED, 0), *((narrow, 0) for narrow in NARROW))
+    measured = [(name, 0) for name, job in STUDENTS.items() if readable(job.unlabelled)]
     return [
         Cell("paper-size", NAME, "sst2", name, n, partial(measure_paper_size, name, n))
-        for name, n in (*students, (ONE_EPOCH, 1), (ONE_EPOCH, 2))
+        for name, n in (*measured, (ONE_EPOCH, 1), (ONE_EPOCH, 2))
     ]
 
 

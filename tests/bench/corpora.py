@@ -4,7 +4,7 @@ import html
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.bench.harness import ROOT, slug
@@ -29,6 +29,12 @@ class Corpus:
     clone: str | None = None
     """A folder of `CLONES` that has it, of the repository `origin`; None is at hand."""
     origin: str = ""
+
+    def first(self, count: int) -> "Corpus":
+        """Return the corpus of its first texts."""
+        return replace(
+            self, name=f"{count:,} {self.name}", texts=lambda task: self.texts(task)[:count]
+        )
 
     def file(self, folder: Path, task: str) -> Path:
         """Return where a folder has it, for a task."""

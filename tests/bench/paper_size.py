@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from tests.bench.corpora import OTHER_TASKS, Corpus
+from tests.bench.corpora import REVIEWS, Corpus
 from tests.bench.harness import latest_stage
 from tests.bench.jobs import SST2, WholeJob, run_job
 from tests.bench.teachers import SHARED, TEACHERS
@@ -18,24 +18,36 @@ _SETTINGS = (f"teacher.source={_TEACHER}", "name=paper-size")
 _JOB = WholeJob(NAME, "sst2", SST2.pipeline, (*_SETTINGS, "training.epochs=1"), "paper-size")
 
 
-def _narrow(neurons: int, unlabelled: Corpus | None = None) -> tuple[str, WholeJob]:
+def _smaller(name: str, *settings: str, unlabelled: Corpus | None = None) -> tuple[str, WholeJob]:
     between = f", {unlabelled.name} between" if unlabelled else ""
-    name = f"two epochs, {neurons:,} neurons, words packed{between}"
-    settings = (
-        *_SETTINGS,
-        "training.epochs=2",
+    name = f"two epochs, {name}{between}"
+    job = replace(
+        _JOB,
+        settings=(*_SETTINGS, "training.epochs=2", *settings),
+        student=f"{_JOB.student} {name}",
+        unlabelled=unlabelled,
+    )
+    return name, job
+
+
+def _narrow(neurons: int) -> tuple[str, WholeJob]:
+    return _smaller(
+        f"{neurons:,} neurons, words packed",
         f"student.intermediate_size={neurons}",
         "student.packed_words=before",
     )
-    student = f"{_JOB.student} {name}"
-    return name, replace(_JOB, settings=settings, student=student, unlabelled=unlabelled)
 
 
-NARROW = dict([_narrow(1280), _narrow(1728), _narrow(1920, OTHER_TASKS)])
+_FIVE_LAYERS = _smaller(
+    "five layers",
+    "student.layers=spread",
+    "student.count=5",
+    unlabelled=REVIEWS.first(30_000),
+)
 STUDENTS = {
     ONE_EPOCH: _JOB,
     TRIMMED: replace(_JOB, settings=(*_JOB.settings, "student.vocabulary=auto")),
-    **NARROW,
+    **dict([_narrow(1280), _narrow(1728), _FIVE_LAYERS]),
 }
 """Table: setting → the job; the two of one epoch share the training of a seed."""
 
