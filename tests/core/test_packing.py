@@ -1,5 +1,6 @@
 """Packed files: 4 bits a weight on disk, standard operators, and the answers that the codes spell out."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,14 @@ def wide(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     data = Dataset.from_list([{**r, "label": 0, "length": len(r["input_ids"])} for r in rows])
     export_onnx(model, HEAD, data, OPSET, folder / "model.onnx")
     return folder / "model.onnx", data
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_coarse_matrix() -> Iterator[None]:
+    """Leave all matrices in four bits: of random ones, one is coarse or not by a hair."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spare, "_SHARE", 0.0)
+        yield
 
 
 @pytest.fixture(scope="module", params=[INT4, INT4_REDUCED], ids=lambda scheme: scheme.name)
