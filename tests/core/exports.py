@@ -1,5 +1,7 @@
-"""What a file answers, as it stands in memory: for tests that change graphs."""
+"""What a file answers and is run as, as it stands in memory: for tests that change graphs."""
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,3 +28,13 @@ def answers(model: onnx.ModelProto, *shape: int, outputs: list[str] | None = Non
     fed = {name: ids for name, ids in feeds.items() if name in read}
     found: list[Any] = session.run(outputs, fed)
     return found
+
+
+def kinds_at_run_time(model: onnx.ModelProto, folder: Path) -> Counter[str]:
+    """Return how many operators of each kind onnxruntime runs, once it has fused what it can."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)

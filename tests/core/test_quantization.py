@@ -1,10 +1,7 @@
 """Quantization: which weights become 8-bit, by which scheme, and how the file is scored."""
 
-from collections import Counter
-
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import numpy_helper
 
@@ -14,6 +11,7 @@ from distill_core.quantization import quantize
 from distill_core.quantization.dynamic import activation_products
 from distill_core.schemes import INT8, INT8_REDUCED
 from distill_core.scoring import choosing_rows, measure_loss, score_file
+from tests.core.exports import kinds_at_run_time
 
 
 @pytest.fixture(scope="module", params=[INT8, INT8_REDUCED], ids=lambda scheme: scheme.name)
@@ -45,20 +43,11 @@ def test_products_of_two_activations_stay_fp32(quantized, exported):
 
 
 def test_sums_in_front_of_norms_are_not_fused_with_them(quantized, tmp_path):
-    _, file = quantized
-    named_add = onnx.load(file)
-    for node in named_add.graph.node:
+    model = onnx.load(quantized[1])
+    assert kinds_at_run_time(model, tmp_path)["SkipLayerNormalization"] == 0
+    for node in model.graph.node:
         node.op_type = "Add" if node.op_type == "Sum" else node.op_type
-    onnx.save(named_add, tmp_path / "named_add.onnx")
-    assert _kinds_at_run_time(file, tmp_path)["SkipLayerNormalization"] == 0
-    assert _kinds_at_run_time(tmp_path / "named_add.onnx", tmp_path)["SkipLayerNormalization"] > 0
-
-
-def _kinds_at_run_time(file, folder):
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(folder / "optimized.onnx")
-    onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
+    assert kinds_at_run_time(model, tmp_path)["SkipLayerNormalization"] > 0
 
 
 def test_reduced_range_keeps_weights_within_7_bits(quantized):
