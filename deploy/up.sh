@@ -6,6 +6,8 @@ mkdir -p "$data/artifacts"
 export PREFECT_HOME="$data/prefect"
 .venv/bin/prefect server start --host 127.0.0.1 --port 4200 &
 prefect=$!
+# Its jobs are for language models: eight processes of 240 MB that a pipeline never asks for anything.
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
 .venv/bin/mlflow server --host 127.0.0.1 --port 5000 --workers 1 \
     --backend-store-uri "sqlite:///$data/mlflow.db" --artifacts-destination "$data/artifacts" &
 mlflow=$!

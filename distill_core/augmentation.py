@@ -71,6 +71,7 @@ def augment(
         batch_size=_ROWS_A_CALL,
         features=inputs.features,
         cache_file_name=cache_file,
+        new_fingerprint="augmented",  # else `copy` is taken apart and hashed, for a cache that nobody reads
     )
 
 

@@ -69,6 +69,8 @@ def tokenize(
                     batch_size=_TEXTS_A_CALL,
                     remove_columns=rows.column_names,  # `encode` returns all that is kept
                     cache_file_name=f"{scratch}/{name}.arrow",
+                    # Else `encode` is taken apart and hashed, for a cache that nobody looks into again.
+                    new_fingerprint=f"tokenized-{name}",
                 )
                 for name, rows in splits.named().items()
             }

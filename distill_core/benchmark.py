@@ -3,14 +3,16 @@
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from tempfile import mkdtemp
+from typing import IO, Any, Literal, cast
 
 import numpy as np
 
@@ -49,7 +51,8 @@ class Timing:
     load_ms: float
     """Median of the rounds."""
     peak_rss_mb: float
-    """Largest of the rounds: the whole process with its runtime, in 10^6 bytes."""
+    """Largest of the rounds, in 10^6 bytes: the whole process with its runtime; of PyTorch, without the pages
+    of its libraries that importing them alone reads."""
 
 
 def time_models(
@@ -63,7 +66,7 @@ def time_models(
     Args:
         subjects: what to time; the names must differ.
         rows: tokenized texts; `pick_rows` chooses them.
-        worker: the command that times one of them.
+        worker: the command that times a file, but for the name of its job file.
         rounds: how often.
 
     Returns:
@@ -72,10 +75,11 @@ def time_models(
     Raises:
         RunError: a process failed.
     """
-    timed = [
-        {s.name: _run_worker(worker, s, _inputs(s.rows or rows)) for s in subjects}
-        for _ in range(rounds)
-    ]
+    with _Workers(worker) as workers:
+        timed = [
+            {s.name: workers.run(s, _inputs(s.rows or rows)) for s in subjects}
+            for _ in range(rounds)
+        ]
     return {s.name: _summarise([figures[s.name] for figures in timed]) for s in subjects}
 
 
@@ -108,33 +112,75 @@ def _processor() -> str:
     return f"{names[0] if names else platform.processor()} ({platform.machine()})"
 
 
-def _run_worker(
-    worker: Sequence[str], subject: Subject, rows: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    job = {
-        "kind": subject.kind,
-        "path": str(subject.path),
-        "rows": rows,
-        "repeats": REPEATS,
-        "warm_up": WARM_UP,
-        "threads": THREADS,
-    }
-    with TemporaryDirectory() as folder:
-        job_file = Path(folder, "job.json")
+class _Workers:
+    """Starts a fresh process for each job; those of PyTorch are forks of one that has imported it."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+        self._folder = Path(mkdtemp())
+        self._log = self._folder / "log"
+        self._with_torch: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> "_Workers":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._with_torch is not None:
+            self._with_torch.communicate()  # ends it
+        shutil.rmtree(self._folder)
+
+    def run(self, subject: Subject, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the figures of one model.
+
+        Raises:
+            RunError: its process failed.
+        """
+        job = {
+            "kind": subject.kind,
+            "path": str(subject.path),
+            "rows": rows,
+            "repeats": REPEATS,
+            "warm_up": WARM_UP,
+            "threads": THREADS,
+        }
+        job_file = self._folder / "job.json"
         job_file.write_text(json.dumps(job), encoding="utf-8")
+        answer = (self._fork if subject.kind == "torch" else self._start)(job_file)
+        if not answer:
+            said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            reason = said[-1] if said else "its process ended"
+            raise RunError(f"benchmark of {subject.name} ({subject.path}) failed: {reason}")
+        figures: dict[str, Any] = json.loads(answer.splitlines()[-1])
+        return figures
+
+    def _start(self, job_file: Path) -> str:
+        process = self._popen([*self._command, str(job_file)])
+        answer, _ = process.communicate()
+        return answer if process.returncode == 0 else ""
+
+    def _fork(self, job_file: Path) -> str:
+        if self._with_torch is None:
+            self._with_torch = self._popen(PYTHON)
+        jobs, answers = (
+            cast(IO[str], self._with_torch.stdin),
+            cast(IO[str], self._with_torch.stdout),
+        )
+        with suppress(BrokenPipeError):  # it ended; what it said is in the log
+            jobs.write(f"{job_file}\n")
+            jobs.flush()
+        return answers.readline().strip()
+
+    def _popen(self, command: Sequence[str]) -> "subprocess.Popen[str]":
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": str(THREADS),
             "TOKENIZERS_PARALLELISM": "false",
         }
-        done = subprocess.run(
-            [*worker, str(job_file)], capture_output=True, text=True, env=environment, check=False
-        )
-    if done.returncode != 0:
-        reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise RunError(f"benchmark of {subject.name} ({subject.path}) failed: {reason[0]}")
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return figures
+        pipe = subprocess.PIPE
+        with self._log.open("a") as log:
+            return subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=log, text=True, env=environment
+            )
 
 
 def _summarise(rounds: Sequence[Mapping[str, Any]]) -> Timing:

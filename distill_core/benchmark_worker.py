@@ -1,9 +1,12 @@
 """A fresh process that loads one model and times it: `python -m distill_core.benchmark_worker JOB`.
 
-It imports only what the model's runtime needs, so that its peak memory is the consumer's.
+It imports only what the model's runtime needs, so that its peak memory is the consumer's. Without a job it
+imports PyTorch, and forks such a process for each name of a job file that it reads from stdin.
 """
 
+import gc
 import json
+import os
 import resource
 import sys
 import time
@@ -31,6 +34,35 @@ def main(job_file: Path) -> None:
     )
 
 
+def fork_for_jobs() -> None:
+    """Answer each job with a line, which is empty where its process failed.
+
+    Importing PyTorch and transformers takes longer than all that is timed.
+    """
+    _import_torch()
+    answers = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+    gc.freeze()  # collecting would copy what the processes share
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            os.dup2(answers, sys.stdout.fileno())
+            main(Path(line.strip()))
+            return
+        os.waitpid(child, 0)
+        os.write(answers, b"\n")
+
+
+def _import_torch() -> None:
+    # transformers reads it for generating text, where it is installed: two seconds, and memory.
+    sys.modules["sklearn"] = None  # type: ignore[assignment]
+
+    import torch  # noqa: F401 - loaded here, and found by the forks
+    import transformers.modeling_utils  # noqa: F401
+
+    import distill_core.teacher  # noqa: F401
+
+
 def load_onnx(path: Path, threads: int) -> tuple[Callable[[Row], Any], float]:
     """Load an ONNX file; return what runs a row, and the milliseconds that loading took."""
     from distill_core.session import open_session, run_row
@@ -43,9 +75,6 @@ def load_onnx(path: Path, threads: int) -> tuple[Callable[[Row], Any], float]:
 
 def load_torch(path: Path, threads: int) -> tuple[Callable[[Row], Any], float]:
     """Load a transformers folder in PyTorch; return as `load_onnx` does."""
-    # transformers reads it for generating text, where it is installed: two seconds, and memory.
-    sys.modules["sklearn"] = None  # type: ignore[assignment]
-
     import torch
 
     from distill_core.teacher import load_model
@@ -88,4 +117,4 @@ def peak_rss_mb() -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1])) if sys.argv[1:] else fork_for_jobs()

@@ -55,7 +55,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 def main() -> None:
     """Run the command line; a mistake ends with one message and its exit code, not a traceback."""
-    _quiet_libraries()
+    _set_up_libraries()
     try:
         app()
     except DistillDeployError as error:
@@ -215,9 +215,10 @@ def _run(pipeline: Any, output: Path, as_json: bool) -> None:
 
 
 def _get_ready_for_prefect() -> None:
-    _check_prefect_server()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    _check_prefect_server()
+    _start_embedded_server()
 
 
 def _stop(signal_number: int, frame: object) -> None:
@@ -243,7 +244,7 @@ def _leave() -> None:
 
 
 def _check_prefect_server() -> None:
-    """Check that the Prefect server of the settings answers; where none is set, an embedded one will.
+    """Check that the Prefect server of the settings answers; where none is set, there is nothing to ask.
 
     Before anything that takes seconds to import, and without the minutes of retries that Prefect's
     own client makes.
@@ -269,8 +270,26 @@ def _check_prefect_server() -> None:
         )
 
 
-def _quiet_libraries() -> None:
-    """Keep Prefect's log lines and the libraries' notices and progress bars out of the terminal.
+def _start_embedded_server() -> None:
+    """Start Prefect's embedded server where no other is configured; it ends with this process.
+
+    Raises:
+        SourceUnreachable: it does not answer in time.
+    """
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True):
+            return
+    except RuntimeError as error:
+        raise SourceUnreachable(
+            f"PREFECT_API_URL: is not set, and Prefect's embedded server does not start ({error}); run "
+            "`prefect server start` to see why, and set PREFECT_API_URL"
+        ) from None
+
+
+def _set_up_libraries() -> None:
+    """Keep the libraries' log lines, notices and progress bars out of the terminal, and Prefect patient.
 
     The log still goes to Prefect's server. Libraries read these settings when they are imported;
     what the user has set stays.
@@ -279,6 +298,8 @@ def _quiet_libraries() -> None:
         ("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL"),
         ("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL"),
         ("PREFECT_SERVER_ANALYTICS_ENABLED", "false"),
+        # Of Prefect's 20 seconds, a busy machine of two cores takes more.
+        ("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "300"),
         ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
         # A download may take minutes, which a person wants to see; a log file does not.
         ("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1"),

@@ -11,12 +11,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from signal import pthread_kill
+from threading import Timer, main_thread
 from typing import Any
 
 import httpx
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import TerminationSignal
 from prefect.logging.handlers import APILogHandler
 from prefect.runner import Runner
 from prefect.schedules import Cron
@@ -105,9 +108,26 @@ def _print(*lines: str) -> None:
     sys.stdout.flush()
 
 
+def heed_termination(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Make this process end at Prefect's signal, wherever in the run the signal comes.
+
+    Prefect turns it into an exception. Python drops an exception that is raised in a weakref's
+    callback or in `__del__`, prints it, and the run would go on until it is killed; so ask again.
+    """
+
+    def ask_again(dropped: "sys.UnraisableHookArgs") -> None:
+        if isinstance(dropped.exc_value, TerminationSignal):
+            # In this very thread, or a call that waits there would go on waiting.
+            Timer(0.1, pthread_kill, (main_thread().ident, dropped.exc_value.signal)).start()
+        else:
+            sys.__unraisablehook__(dropped)
+
+    sys.unraisablehook = ask_again
+
+
 _SAYING: dict[str, Any] = {
-    f"on_{event}": [_say]
-    for event in ("running", "completion", "failure", "crashed", "cancellation")
+    "on_running": [_say, heed_termination],
+    **{f"on_{event}": [_say] for event in ("completion", "failure", "crashed", "cancellation")},
 }
 run_pipeline = distill_and_deploy.with_options(**_SAYING)
 watch_pipeline = watch_teacher.with_options(**_SAYING)

@@ -36,6 +36,9 @@ from transformers import (  # noqa: E402
     RobertaTokenizerFast,
 )
 
+PATIENCE_S = 600
+"""Seconds that a busy machine may take for anything: only what hangs takes longer."""
+
 GOOD = ("good", "warm", "witty", "bright", "moving")
 BAD = ("bad", "dull", "clumsy", "bleak", "tired")
 THINGS = ("film", "plot", "cast", "scene", "score")

@@ -58,8 +58,12 @@ def same(one: Trained, other: Trained) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("last", [2, 15, 16, 20, 45])
-@pytest.mark.parametrize("taught", [True, False])
+@pytest.mark.parametrize(
+    ("last", "taught"),
+    [(last, True) for last in (2, 15, 16, 20, 45)]
+    + [(20, False)]
+    + [pytest.param(last, False, marks=pytest.mark.slow) for last in (2, 15, 16, 45)],
+)
 def test_a_stopped_training_goes_on_bit_for_bit(
     last: int, taught: bool, fitted_teacher: PreTrainedModel, job: Job, tmp_path: Path
 ) -> None:

@@ -41,7 +41,11 @@ def large(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return folder / "model.onnx", data
 
 
-@pytest.fixture(scope="module", params=[INT4_WEB, INT3, INT8_WORDS], ids=lambda scheme: scheme.name)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(INT4_WEB, marks=pytest.mark.slow), INT3, INT8_WORDS],
+    ids=lambda scheme: scheme.name,
+)
 def scheme(request: pytest.FixtureRequest) -> Any:
     return request.param
 

@@ -20,6 +20,7 @@ from distill_core.losses import Output
 from distill_core.student import build_student
 from distill_core.teacher_outputs import TeacherOutputs, fits, size_bytes
 from distill_core.training import Trained, distill
+from tests.conftest import PATIENCE_S
 from tests.core.family_models import narrow
 
 SHAPE = (1, 32)
@@ -97,7 +98,7 @@ def rows_of(*numbers: int) -> Batch:
 
 def keep(folders: list[Path], number: int, together: Barrier) -> None:
     for folder in folders:
-        together.wait(timeout=60)
+        together.wait(timeout=PATIENCE_S)
         TeacherOutputs(said_of, LENGTHS, SHAPE, folder)(rows_of(number))
 
 

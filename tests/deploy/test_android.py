@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from distill_core.graph.shape import GraphShape
 from distill_core.session import open_session, run_row
 from distill_core.verification import Golden, Manifest, open_tokenizer, read_manifest
+from tests.conftest import PATIENCE_S
 from tests.deploy.bundles import PLAIN, SHAPED, TASKS
 from tests.deploy.conftest import MODULES, ROOT, Make
 
@@ -48,7 +49,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return f"{out}:{standard}:{JSON}"
@@ -105,7 +106,7 @@ def replay(classes: str, bundle: Path, folder: Path) -> dict[str, Any]:
     records = folder / "records.json"
     records.write_text(json.dumps(record(bundle)))
     command = ["java", "-cp", classes, "sample.ReplayKt", str(bundle), str(records)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

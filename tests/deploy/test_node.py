@@ -10,7 +10,7 @@ import pytest
 
 from distill_core.graph.shape import GraphShape
 from distill_core.verification import open_tokenizer
-from tests.conftest import TEXTS
+from tests.conftest import PATIENCE_S, TEXTS
 from tests.deploy.bundles import MAX_LENGTH, SHAPED, TASKS
 from tests.deploy.conftest import Make
 
@@ -20,7 +20,12 @@ pytestmark = pytest.mark.integration
 def predict(samples: Path, code: int, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = ["node", "predict.mjs", *map(str, arguments)]
     done = subprocess.run(
-        command, cwd=samples / "node", capture_output=True, text=True, check=False, timeout=60
+        command,
+        cwd=samples / "node",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done

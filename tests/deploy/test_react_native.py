@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import PATIENCE_S
 from tests.deploy.conftest import MODULES, ROOT, Make
 
 pytestmark = pytest.mark.integration
@@ -25,7 +26,9 @@ def app(samples: Path, bundle_of: Make, tmp_path: Path) -> Path:
     shutil.copy(ROOT / "tests" / "deploy" / "react-native.d.ts", folder)
     (folder / "node_modules").symlink_to(MODULES, target_is_directory=True)
     bundle = bundle_of("sequence-classification")
-    subprocess.run(["node", "assemble.mjs", str(bundle)], cwd=folder, check=True, timeout=60)
+    subprocess.run(
+        ["node", "assemble.mjs", str(bundle)], cwd=folder, check=True, timeout=PATIENCE_S
+    )
     settings = json.loads((folder / "tsconfig.json").read_text())
     settings["files"].append("react-native.d.ts")
     (folder / "tsconfig.json").write_text(json.dumps(settings))
@@ -35,7 +38,7 @@ def app(samples: Path, bundle_of: Make, tmp_path: Path) -> Path:
 def check_types(app: Path) -> subprocess.CompletedProcess[str]:
     command = ["node", str(MODULES / "typescript" / "bin" / "tsc"), "--noEmit", "-p", "."]
     return subprocess.run(
-        command, cwd=app, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=app, capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
 
 

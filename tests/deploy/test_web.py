@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import PATIENCE_S
 from tests.deploy.bundles import TASKS
 from tests.deploy.conftest import Make
 
@@ -42,7 +43,7 @@ SHOWN = {
 def site(samples: Path) -> Iterator[str]:
     """The page as its README makes it, with no bundle yet."""
     web = samples / "web"
-    subprocess.run(["node", "assemble.mjs"], cwd=web, check=True, timeout=60)
+    subprocess.run(["node", "assemble.mjs"], cwd=web, check=True, timeout=PATIENCE_S)
     with subprocess.Popen(
         ["node", "serve.mjs", "0"], cwd=web, stdout=subprocess.PIPE, text=True
     ) as server:
@@ -63,7 +64,12 @@ def browse(samples: Path, site: str) -> Open:
         command = ["node", str(script), f"{site}?bundle={bundle}", json.dumps(typed), *options]
         environment = {**os.environ, "CHROMIUM": chromium}
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=120
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

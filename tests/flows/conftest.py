@@ -26,6 +26,7 @@ from distill_core.job import Job
 from distill_core.student import save_model
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.training import distill
+from tests.conftest import PATIENCE_S
 
 DISTILL_DEPLOY = Path(sys.executable).with_name("distill-deploy")
 CLOSED_PORT = "http://127.0.0.1:9"  # "discard", which nothing listens on
@@ -33,11 +34,11 @@ OURS = ("PREFECT_", "MLFLOW_", "HF_", "OMP_")
 """Settings that a developer's shell may hold, and that must not reach the tests."""
 
 
-PHONE = {"name": "phone", "like": "android-arm64", "verifiers": []}
-"""A target whose file answers on this machine alone, for runs of which emulators would tell nothing new."""
+PHONE = {"name": "phone", "like": "android-arm64", "schemes": ["int8"], "verifiers": []}
+"""A target of one file, which answers on this machine alone, for runs of which more would tell nothing."""
 
 
-def wait_for(condition, timeout_s: float = 120) -> Any:
+def wait_for(condition, timeout_s: float = PATIENCE_S) -> Any:
     """Return what a condition gives as soon as it is true."""
     end = time.monotonic() + timeout_s
     while not (found := condition()):
@@ -72,7 +73,7 @@ class CommandLine:
     ) -> subprocess.CompletedProcess[str]:
         """Run the command, and check that it ends with this exit code."""
         with self.start(*arguments, **settings) as process:
-            out, err = process.communicate(timeout=300)
+            out, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
@@ -112,7 +113,7 @@ class PrefectServer:
             names = {run.name for run in found}
             return sorted(found, key=lambda run: run.start_time) if done and LAST in names else []
 
-        return wait_for(recorded, timeout_s=30)
+        return wait_for(recorded)
 
     def states(self, output: Path) -> dict[str, str]:
         """Return the state's name of each task run of the last run, by the task run's name."""
@@ -160,7 +161,7 @@ def running(command: list[object], environment: dict[str, str], health: str) -> 
             yield
         finally:
             process.terminate()
-            process.wait(timeout=60)
+            process.wait(timeout=PATIENCE_S)
 
 
 @pytest.fixture(scope="session")
@@ -173,6 +174,7 @@ def clean_environment(tmp_path_factory) -> dict[str, str]:
         "HOME": str(home),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes, for language models
         "HF_HOME": str(home / "huggingface"),
         "HF_ENDPOINT": CLOSED_PORT,
         # Layers of width 32 gain nothing from a second thread, and lose much on a busy machine.

@@ -13,14 +13,11 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from safetensors.torch import load_file, save_file
 
+from tests.conftest import PATIENCE_S
 from tests.flows.conftest import PHONE, CommandLine, Desk, PrefectServer, wait_for
 
 IMPATIENT = {"PREFECT_RUNNER_POLL_FREQUENCY": "1"}
 """Prefect asks for scheduled runs every 10 seconds."""
-
-
-PATIENCE_S = 300
-"""Seconds that a busy machine may take."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ class Person:
             found = [self.look_at(run) for run in runs]
             return found if all(run.state.is_final() for run in found) else []
 
-        return wait_for(over, PATIENCE_S)
+        return wait_for(over)
 
 
 def change(teacher: Path) -> None:

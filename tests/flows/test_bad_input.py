@@ -316,6 +316,15 @@ def test_prefect_server_that_cannot_be_reached_is_named(run_cli, desk, command):
     assert not desk.output.exists()
 
 
+@pytest.mark.faults
+def test_embedded_prefect_server_that_does_not_start_is_named(lone_cli, desk):
+    impatient = {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "0"}
+    done = lone_cli("run", desk.pipeline_file, "--output", desk.output, code=1, **impatient)
+    said = ("PREFECT_API_URL: is not set", "embedded server does not start", "server start")
+    _says(done, Mistake("", _nothing, said))
+    assert not desk.output.exists()
+
+
 def test_training_that_diverges_fails_everywhere_it_is_seen(run_cli, prefect_server, finished_run):
     output = finished_run.copy("diverged")
     command = ("run", finished_run.desk.pipeline_file, "--output", output)

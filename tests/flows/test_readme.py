@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conftest import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
@@ -176,7 +178,7 @@ def test_make_up_starts_both_servers_and_stops_them(tmp_path):
             assert _answers(url), url
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=PATIENCE_S)
     assert not _answers("http://127.0.0.1:4200/api/health", tries=1)
 
 

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
 from distill_core.verifiers import wasm_timer
+from tests.conftest import PATIENCE_S
 from tests.flows.conftest import DISTILL_DEPLOY, PHONE, free_port, running, wait_for
 
 pytestmark = pytest.mark.integration
@@ -55,22 +56,23 @@ def test_embedded_prefect_server_does_where_none_is_configured(lone_cli, finishe
     assert report == finished_run.report
 
 
+ON_THE_WEB = ("int8-reduced-range", "int8-embeddings-of-4-bits-web")
+
+
 def test_changed_target_redoes_only_what_depends_on_it(run_cli, prefect_server, finished_run):
     output = finished_run.copy("other-target")
-    targets = ("--set", "targets=[android-arm64, web-wasm]")
+    page = {"name": "page", "like": "web-wasm", "schemes": list(ON_THE_WEB), "verifiers": []}
+    targets = ("--set", f"targets={json.dumps(['android-arm64', page])}")
     report = run_cli.json("run", finished_run.desk.pipeline_file, "--output", output, *targets)
     states = prefect_server.states(output)
-    (of_web,) = [a["scheme"] for a in report["artifacts"] if a["target"] == "web-wasm"]
+    (of_web,) = [a["scheme"] for a in report["artifacts"] if a["target"] == "page"]
     assert _named(states, "Completed") == {
         "open MLflow run",
-        "quantize to int8-reduced-range",
-        "quantize to int8-embeddings-of-4-bits-web",
-        "quantize to int8-of-4-bits-web",
-        "quantize to int8-of-3-bits-web",
+        *(f"quantize to {name}" for name in ON_THE_WEB),
         "benchmark",
         "choose for android-arm64",  # its files were timed anew, beside the others
-        "choose for web-wasm",
-        "bundle for web-wasm",
+        "choose for page",
+        "bundle for page",
         f"verify {of_web}",
         "report",
         "log to MLflow",
@@ -83,10 +85,10 @@ def test_changed_target_redoes_only_what_depends_on_it(run_cli, prefect_server, 
         a["target"]: [c["wasm_p50_ms"] for c in a["candidates"]] for a in report["artifacts"]
     }
     assert not any(in_wasm["android-arm64"])
-    assert [time is not None for time in in_wasm["web-wasm"]] == [wasm_timer() is not None] * 4
+    assert [time is not None for time in in_wasm["page"]] == [wasm_timer() is not None] * 2
     assert sorted(path.name for path in (output / "bundles").iterdir()) == [
         "android-arm64",
-        "web-wasm",
+        "page",
     ]
 
 
@@ -183,7 +185,8 @@ def test_stopped_run_ends_soon_and_tidily_with_its_embedded_server(lone_cli, fin
     with lone_cli.start("run", *arguments, "--set", "training.learning_rate=0.004") as run:
         wait_for(lambda: _working_on(output, "student") or run.poll() is not None)
         stop(run)
-        _, printed = run.communicate(timeout=60)  # its server has the pipe too, and must end
+        # Its server has the pipe too, and must end.
+        _, printed = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 130
     assert printed.count("distill-deploy: ") == 1
     assert "stopped; what is finished will not be made again" in printed
@@ -203,7 +206,8 @@ def killed_run(run_cli, make_desk, tmp_path_factory):
     weights = desk.teacher / "model.safetensors"
     halves = {name: tensor.half() for name, tensor in load_file(weights).items()}
     save_file(halves, weights, metadata={"format": "pt"})
-    desk.document["targets"] = [{**PHONE, "like": "linux-x86-64"}]
+    schemes = ["int8-reduced-range", "int8-embeddings-of-4-bits-reduced-range"]
+    desk.document["targets"] = [{**PHONE, "like": "linux-x86-64", "schemes": schemes}]
     command = ("run", desk.write(), "--output", desk.output)
     finished = []
     for stage in ("student", "artifact", "benchmark"):
@@ -223,7 +227,7 @@ def killed_run(run_cli, make_desk, tmp_path_factory):
 def test_killed_run_goes_on_from_the_last_finished_stage(killed_run, prefect_server):
     output, finished = killed_run
     at_the_end = _records(output)
-    assert len(at_the_end) == 18  # each stage once
+    assert len(at_the_end) == 16  # each stage once
     made = [{name.partition("-")[0] for name in records} for records in finished]
     assert made[0] == {"teacher", "data", "mlflow", "start"}
     assert made[1] == made[0] | {"student", "evaluation", "baselines", "onnx"}

@@ -3,6 +3,8 @@
 import json
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,8 +21,9 @@ from distill_core.config import Pipeline
 from distill_core.errors import ConfigError
 from distill_core.pipeline_file import read_pipeline
 from flows.serve import deployments, serve_pipelines
+from tests.conftest import PATIENCE_S
 from tests.flows.conftest import CLOSED_PORT, free_port, wait_for
-from tests.flows.serve_fixtures import PATIENCE_S, Person, change, make_quick, serving
+from tests.flows.serve_fixtures import Person, change, make_quick, serving
 
 pytestmark = pytest.mark.integration
 
@@ -89,7 +92,7 @@ def day(make_desk, run_cli, person, finished_run, tmp_path_factory):
             person.ask_for(NAMES[0]), person.ask_for(NAMES[1]), person.ask_for(NAMES[1])
         )
         run = person.ask_for(NAMES[0], pipeline=endless, output=str(endless_output))
-        wait_for(lambda: list(endless_output.glob("stages/.student-*")), PATIENCE_S)
+        wait_for(lambda: list(endless_output.glob("stages/.student-*")))
         time.sleep(1)  # so that it is among its steps
         code, out, err = served.stop(signal.SIGINT)
     return Day(
@@ -192,6 +195,42 @@ def test_console_says_what_became_of_each_run_and_nothing_else(day):
     assert "\x1b" not in day.out + day.err
 
 
+DEAF = """
+import time, weakref
+from prefect import flow
+from flows.serve import heed_termination
+
+class Thing: pass
+
+def wait(_):
+    print("inside", flush=True)
+    time.sleep(600)
+
+@flow(on_running=[heed_termination])
+def work():
+    thing = Thing()
+    reference = weakref.ref(thing, wait)
+    del thing  # calls wait, whose exceptions Python drops
+    print("went on", flush=True)
+    time.sleep(600)
+
+work()
+"""
+
+
+def test_signal_that_comes_where_python_drops_exceptions_ends_the_run(run_cli):
+    command = [sys.executable, "-c", DEAF]
+    environment = {**run_cli.environment, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as run:
+        assert run.stdout.readline() == "inside\n"
+        run.terminate()
+        out, err = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == -signal.SIGTERM
+    assert out == "went on\n"
+    assert "Exception ignored" not in err
+
+
 def _register(person, desk, **schedule):
     desk.document["schedule"] = schedule
     with temporary_settings({PREFECT_API_URL: person.server.url}):
@@ -202,7 +241,7 @@ def _register(person, desk, **schedule):
 def test_server_makes_runs_due_at_their_hour_in_utc(desk, person):
     desk.document["name"] = "nightly"
     _register(person, desk, cron="0 3 * * *")
-    run = wait_for(lambda: person.planned("distill-and-deploy/nightly"), 60)[0]
+    run = wait_for(lambda: person.planned("distill-and-deploy/nightly"))[0]
     due = run.expected_start_time
     assert (due.hour, due.minute, due.utcoffset().total_seconds()) == (3, 0, 0)
 
@@ -284,10 +323,10 @@ def test_watch_fires_by_itself_when_its_minute_comes(make_desk, run_cli, prefect
         return [run.state.name for run in runs if run.state.is_final()]
 
     with serving(run_cli, desk.pipeline_file) as served:
-        wait_for(lambda: "Completed" in watches(), timeout_s=PATIENCE_S)
-        wait_for(lambda: "Skipped" in watches(), timeout_s=PATIENCE_S)
+        wait_for(lambda: "Completed" in watches())
+        wait_for(lambda: "Skipped" in watches())
         change(desk.teacher)
-        wait_for(lambda: watches().count("Completed") == 2, timeout_s=PATIENCE_S)
+        wait_for(lambda: watches().count("Completed") == 2)
         code, out, _ = served.stop()
     assert code == 0
     assert "is not the one of the run before" in out

@@ -126,6 +126,7 @@ def test_where_every_scheme_loses_too_much_matrices_in_fp32_are_tried(
         assert [file.name for file in stage.iterdir()] == ["stage.json"]
 
 
+@pytest.mark.slow
 def test_words_are_packed_after_a_training_that_is_there_already(
     run_cli, prefect_server, finished_run, tiny_bert, tmp_path
 ):
