@@ -48,6 +48,9 @@ from tests.conftest import BAD, GOOD, TEXTS, THINGS
 from tests.core.bundle_script import check_alone
 from tests.core.family_models import save_small
 
+FAMILIES = ["bert", "roberta", pytest.param("distilbert", marks=pytest.mark.slow), "modernbert"]
+"""Segments, positions from 2, neither of them, and rotary positions with norms before the layers."""
+
 TOPICS = MultiLabelClassification(("good", "bad", "film"))
 SCORE = Regression(("score",))
 ENTITIES = TokenClassification(("O", "B-THING", "I-THING", "B-WORD"))
@@ -295,7 +298,7 @@ def splits(case: Case, tmp_path: Path) -> Splits:
     return read_dataset(source, case.head, seed=0)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "modernbert"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_head_learns_exports_quantizes_and_verifies(
     case: Case, family: str, splits: Splits, tiny_bert: Path, tmp_path: Path
 ) -> None:

@@ -37,7 +37,7 @@ from distill_core.verification import Manifest, verify
 from tests.conftest import TEXTS
 from tests.core.bundle_script import check_alone
 from tests.core.family_models import save_small
-from tests.core.test_every_head import CASES, _names
+from tests.core.test_every_head import CASES, FAMILIES, _names
 
 SENTIMENT = SequenceClassification(("negative", "positive"))
 HEADS = {"sequence-classification": (SENTIMENT, _names(SENTIMENT))} | {
@@ -135,7 +135,7 @@ def test_a_file_of_which_nothing_is_asked_stays_as_it_is(make, tmp_path):
     assert _shaped(made, tmp_path).read_bytes() == made.exported.read_bytes()
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "modernbert"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_inputs_of_32_bits_are_answered_alike(make, family, tmp_path):
     made = make("sequence-classification", family)
     for source in (made.exported, made.quantized):
@@ -186,7 +186,7 @@ def _span(made: Made, file: Path, row: dict[str, list[int]], dtype: str = "int64
     return span[0]
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "modernbert"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_spans_are_those_that_the_head_finds(make, family, tmp_path):
     made = make("question-answering", family)
     tokenizer = load_tokenizer(made.student)
@@ -268,7 +268,7 @@ def test_a_span_that_stands_elsewhere_is_no_right_answer(make, tmp_path):
     assert f"golden example {sure}: differs by 1" in check_alone(tmp_path / "bundle", 1)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "modernbert"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ["sequence-classification", "token-classification"])
 def test_a_text_that_is_filled_up_is_answered_as_it_was(make, name, family, tmp_path):
     made = make(name, family)

@@ -119,6 +119,7 @@ def test_report_holds_what_needs_no_transformer(finished_run):
         assert f"{floor['name']} reaches accuracy" in " ".join(finished_run.report["notes"])
 
 
+@pytest.mark.slow
 def test_baseline_is_the_same_student_taught_by_labels_alone(finished_run, run_cli):
     output = finished_run.copy("with-baseline")
     made_before = {path.name for path in (output / "stages").iterdir()}
@@ -342,6 +343,7 @@ def test_prefect_has_a_readable_artifact_of_every_stage(prefect_server, finished
     assert str(finished_run.desk.teacher) in artifacts["fetch teacher"].data
 
 
+@pytest.mark.slow
 def test_bundles_are_signed_where_a_key_is_given(run_cli, prefect_server, finished_run, tmp_path):
     private, public = write_keys(tmp_path)
     output = finished_run.copy("signed")

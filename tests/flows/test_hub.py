@@ -119,6 +119,7 @@ def test_data_set_on_the_hub_is_read_at_one_commit(hub_cli, hub, desk):
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_run_waits_for_a_hub_that_is_overloaded_and_watch_sees_no_change(
     hub_cli, hub, prefect_server, finished_run
 ):

@@ -65,6 +65,7 @@ def test_a_limit_of_a_row_is_one_of_the_gate(own, run_cli):
     assert "kiosk: max_mb: " in done.stderr
 
 
+@pytest.mark.slow
 def test_json_is_all_that_is_printed_where_a_file_is_calibrated(own, run_cli):
     desk, report, _ = own
     output = shutil.copytree(desk.output, desk.output.with_name("json"))

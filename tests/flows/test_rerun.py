@@ -50,6 +50,7 @@ def test_second_run_makes_nothing_anew(run_cli, prefect_server, finished_run):
     assert len(_named(states, "Cached")) == len(states) - 2
 
 
+@pytest.mark.slow
 def test_embedded_prefect_server_does_where_none_is_configured(lone_cli, finished_run):
     output = finished_run.copy("embedded")
     report = lone_cli.json("run", finished_run.desk.pipeline_file, "--output", output)
@@ -104,6 +105,7 @@ def mlflow_server(clean_environment, tmp_path_factory):
         yield url
 
 
+@pytest.mark.slow
 def test_teacher_data_and_tracking_that_move_leave_the_student_as_it_is(
     run_cli, prefect_server, mlflow_server, finished_run, tmp_path
 ):

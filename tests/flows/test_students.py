@@ -25,6 +25,7 @@ def searched(run_cli, finished_run):
     return output, json.loads((output / "report.json").read_text()), done.stdout
 
 
+@pytest.mark.slow
 def test_report_shows_every_pick_that_was_tried(searched):
     output, report, printed = searched
     table = report["student"]["search"]
@@ -37,6 +38,7 @@ def test_report_shows_every_pick_that_was_tried(searched):
     assert page.count(">alternate<") == 1
 
 
+@pytest.mark.slow
 def test_a_narrower_student_is_shipped(searched, finished_run):
     output, report, printed = searched
     student = report["student"]
@@ -50,6 +52,7 @@ def test_a_narrower_student_is_shipped(searched, finished_run):
         assert (output / artifact["file"]).is_file()
 
 
+@pytest.mark.slow
 def test_prefect_shows_the_picks_beside_the_students_start(searched, prefect_server):
     output, report, _ = searched
     names = {run.id: run.name for run in prefect_server.task_runs(output)}
@@ -102,6 +105,7 @@ def test_a_trimmed_vocabulary_is_shipped_without_another_training(
         assert sorted(vocabulary.values()) == list(range(70))
 
 
+@pytest.mark.slow
 def test_a_vocabulary_that_cannot_spell_is_wrong_input(run_cli, finished_run):
     command = ("run", finished_run.desk.pipeline_file, "--output", finished_run.copy("mute"))
     done = run_cli(*command, "--set", "student.vocabulary=30", code=2)

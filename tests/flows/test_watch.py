@@ -165,6 +165,7 @@ def test_command_says_that_the_teacher_changed(run_cli, watch, settled_desk):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_command_ends_with_1_if_a_gate_says_no_and_asks_no_second_time(
     run_cli, watch, settled_desk
 ):
@@ -176,6 +177,7 @@ def test_command_ends_with_1_if_a_gate_says_no_and_asks_no_second_time(
     assert watch(run_cli, *strict).stdout == f"tiny: teacher {now[:16]} unchanged; skipped\n"
 
 
+@pytest.mark.slow
 def test_command_prints_json_and_needs_no_server(lone_cli, settled_desk):
     found = lone_cli.json("watch", settled_desk.pipeline_file, "--output", settled_desk.output)
     now = fingerprint(settled_desk.teacher)
