@@ -64,11 +64,15 @@ def test_facts_are_plain_values(timings):
     assert describe_machine()["threads"] == 1
 
 
-def test_file_that_cannot_be_loaded_is_named(tmp_path, rows):
-    broken = tmp_path / "broken.onnx"
-    broken.write_bytes(b"not a model")
-    with pytest.raises(RunError, match=r"benchmark of mine \(.*broken.onnx\) failed"):
-        time_models([Subject("mine", "onnx", broken)], rows["validation"].select([0]).to_list())
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("onnx", "onnxruntime cannot load it"), ("torch", "config.json: is missing")],
+)
+def test_model_that_cannot_be_loaded_is_named_with_the_reason(kind, reason, tmp_path, rows):
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"not a model") if kind == "onnx" else broken.mkdir()
+    with pytest.raises(RunError, match=rf"benchmark of mine \(.*broken\) failed: .*{reason}"):
+        time_models([Subject("mine", kind, broken)], rows["validation"].select([0]).to_list())
 
 
 def test_a_file_is_timed_in_wasm_as_it_is_natively(exported, tmp_path, rows):
