@@ -145,6 +145,7 @@ class _Workers:
         }
         job_file = self._folder / "job.json"
         job_file.write_text(json.dumps(job), encoding="utf-8")
+        self._log.write_text("")  # what earlier jobs said is not this one's reason
         answer = (self._fork if subject.kind == "torch" else self._start)(job_file)
         if not answer:
             said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -117,4 +117,7 @@ def peak_rss_mb() -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1])) if sys.argv[1:] else fork_for_jobs()
+    if sys.argv[1:]:
+        main(Path(sys.argv[1]))
+    else:
+        fork_for_jobs()

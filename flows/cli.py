@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from distill_core.errors import DistillDeployError, SourceUnreachable
+from distill_core.errors import DistillDeployError
+from flows.prefect_server import check_server, start_embedded_server
 
 app = typer.Typer(
     name="distill-deploy",
@@ -124,7 +125,7 @@ def serve(pipeline_files: PipelineFiles) -> None:
     from distill_core.pipeline_file import read_pipeline
 
     pipelines = [read_pipeline(path) for path in pipeline_files]
-    _check_prefect_server()
+    check_server()
     from flows.serve import serve_pipelines
 
     serve_pipelines([(pipeline, _output(None, pipeline.name)) for pipeline in pipelines])
@@ -217,8 +218,8 @@ def _run(pipeline: Any, output: Path, as_json: bool) -> None:
 def _get_ready_for_prefect() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    _check_prefect_server()
-    _start_embedded_server()
+    check_server()
+    start_embedded_server()
 
 
 def _stop(signal_number: int, frame: object) -> None:
@@ -241,51 +242,6 @@ def _leave() -> None:
         interrupt_main()
     time.sleep(3)
     os._exit(STOPPED)
-
-
-def _check_prefect_server() -> None:
-    """Check that the Prefect server of the settings answers; where none is set, there is nothing to ask.
-
-    Before anything that takes seconds to import, and without the minutes of retries that Prefect's
-    own client makes.
-
-    Raises:
-        SourceUnreachable: it does not.
-    """
-    from prefect.client.orchestration import SyncPrefectClient
-    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-
-    url = PREFECT_API_URL.value()
-    if url is None:
-        return
-    with (
-        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
-        SyncPrefectClient(url, httpx_settings={"timeout": 5}) as client,
-    ):
-        error = client.api_healthcheck()
-    if error is not None:
-        raise SourceUnreachable(
-            f"PREFECT_API_URL: {url} does not answer ({error}); start it with `prefect server start`, or "
-            "unset PREFECT_API_URL for the embedded one"
-        )
-
-
-def _start_embedded_server() -> None:
-    """Start Prefect's embedded server where no other is configured; it ends with this process.
-
-    Raises:
-        SourceUnreachable: it does not answer in time.
-    """
-    from prefect.client.orchestration import get_client
-
-    try:
-        with get_client(sync_client=True):
-            return
-    except RuntimeError as error:
-        raise SourceUnreachable(
-            f"PREFECT_API_URL: is not set, and Prefect's embedded server does not start ({error}); run "
-            "`prefect server start` to see why, and set PREFECT_API_URL"
-        ) from None
 
 
 def _set_up_libraries() -> None:
