@@ -3,10 +3,9 @@
 import copy
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,9 +18,11 @@ Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 ROUNDS = 3
-HOPELESS = 2.0
-"""A mode that took more than this many times another's time is not timed again: where bf16 is emulated, its
-steps were most of what the choice took."""
+EMULATED = 2.0
+"""A precision whose products take more than this many times fp32's is not tried: a processor without
+instructions of its own for bf16 may need a hundred times fp32's time (AVX2 alone, PyTorch 2.13)."""
+PRODUCT_SIDE = 256
+"""Of the matrices of such a product: 26 ms where bf16 is slowest, and each core has work."""
 
 LEAST_GAIN = 1.1
 """Another mode must be a tenth faster: near a tie, noise would choose, and the same seed would give
@@ -73,6 +74,34 @@ def modes(setting: Precision | Literal["auto"], attention: str, device: torch.de
     return found
 
 
+def not_emulated(tried: Sequence[Mode], product_s: Mapping[Precision, float]) -> list[Mode]:
+    """Return the modes whose matrix products the machine has instructions for; the first stays.
+
+    Args:
+        tried: the modes worth a try.
+        product_s: the time of a product in each precision, in seconds.
+    """
+    most = EMULATED * product_s[tried[0].precision]
+    return [mode for mode in tried if product_s[mode.precision] <= most]
+
+
+def time_products(
+    precisions: Collection[Precision], device: torch.device
+) -> dict[Precision, float]:
+    """Return the time of a product of two small matrices in each precision, in seconds."""
+    return {precision: _product_s(precision, device) for precision in precisions}
+
+
+def _product_s(precision: Precision, device: torch.device) -> float:
+    matrix = torch.ones(PRODUCT_SIDE, PRODUCT_SIDE, dtype=DTYPES[precision], device=device)
+    durations = []
+    for _ in range(1 + ROUNDS):
+        start = time.perf_counter()
+        (matrix @ matrix)[0, 0].item()  # a GPU is waited for
+        durations.append(time.perf_counter() - start)
+    return min(durations)
+
+
 def choose_mode(steps: Mapping[Mode, Callable[[], None]]) -> ModeChoice:
     """Return the fastest mode; of those near a tie, the first.
 
@@ -83,9 +112,9 @@ def choose_mode(steps: Mapping[Mode, Callable[[], None]]) -> ModeChoice:
         step()  # allocates memory and compiles kernels
     times: dict[Mode, list[float]] = {mode: [] for mode in steps}
     for _ in range(ROUNDS):
-        for mode in _with_hope(times):
+        for mode, step in steps.items():
             start = time.perf_counter()
-            steps[mode]()
+            step()
             times[mode].append(1000 * (time.perf_counter() - start))
     medians = {mode: statistics.median(durations) for mode, durations in times.items()}
     chosen = next(iter(medians))
@@ -93,11 +122,6 @@ def choose_mode(steps: Mapping[Mode, Callable[[], None]]) -> ModeChoice:
         if medians[chosen] > LEAST_GAIN * median:
             chosen = mode
     return ModeChoice(chosen, {mode.name: value for mode, value in medians.items()})
-
-
-def _with_hope(times: Mapping[Mode, list[float]]) -> list[Mode]:
-    least = min(chain.from_iterable(times.values()), default=0.0)
-    return [mode for mode, known in times.items() if min(known, default=0.0) <= HOPELESS * least]
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:

@@ -20,7 +20,15 @@ from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 from distill_core.batches import Batch, collate, row_lengths
 from distill_core.errors import TrainingError
 from distill_core.job import Job, StepRecord
-from distill_core.mode import Mode, ModeChoice, attention_of, choose_mode, modes
+from distill_core.mode import (
+    Mode,
+    ModeChoice,
+    attention_of,
+    choose_mode,
+    modes,
+    not_emulated,
+    time_products,
+)
 from distill_core.optimization import (
     MAX_GRADIENT_NORM,
     build_optimizers,
@@ -67,8 +75,8 @@ class Learner:
         self.rows_at_once = job.settings.rows_at_once or job.settings.batch_size
         self.teaching = Teaching(student, teacher, job, accelerator.device)
         self.projections = self.teaching.projections
-        tried = modes(job.settings.precision, attention_of(student), accelerator.device)
-        models = {mode: self.teaching.models(mode) for mode in ([choice.mode] if choice else tried)}
+        tried = [choice.mode] if choice else self._modes(attention_of(student))
+        models = {mode: self.teaching.models(mode) for mode in tried}
         self.choice = choice or self._choose_mode(models)
         self.models = models[self.choice.mode]
         if keep_in is not None:
@@ -165,6 +173,13 @@ class Learner:
     def _forget_gradients(self) -> None:
         for parameter in self._learnt:
             parameter.grad = None
+
+    def _modes(self, attention: str) -> list[Mode]:
+        """Return the same ones on all processes."""
+        device = self.accelerator.device
+        tried = modes(self.job.settings.precision, attention, device)
+        products = time_products({mode.precision for mode in tried}, device)
+        return broadcast_object_list([not_emulated(tried, products)])[0]  # type: ignore[no-any-return]
 
     def _choose_mode(self, models: Mapping[Mode, Models]) -> ModeChoice:
         """Return the same choice on all processes."""

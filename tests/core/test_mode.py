@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import sleep
+from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from distill_core.mode import (
@@ -16,6 +18,8 @@ from distill_core.mode import (
     autocast,
     choose_mode,
     modes,
+    not_emulated,
+    time_products,
     with_attention,
 )
 
@@ -53,18 +57,29 @@ def test_the_first_step_of_each_mode_is_not_timed() -> None:
     assert calls == [FP32, BF16] * (ROUNDS + 1)
 
 
-def test_a_mode_of_more_than_twice_the_time_is_timed_once() -> None:
-    calls: list[Mode] = []
+def test_a_precision_that_takes_more_than_twice_fp32s_time_for_a_product_is_not_tried() -> None:
+    tried = [FP32, BF16, EAGER]
+    assert not_emulated(tried, {"fp32": 0.001, "bf16": 0.1}) == [FP32]
+    assert not_emulated(tried, {"fp32": 0.001, "bf16": 0.0019}) == tried
+    assert not_emulated([BF16, EAGER], {"bf16": 0.1}) == [BF16, EAGER]  # what a user asked for
 
-    def step(mode: Mode) -> None:
-        sleep({FP32: 0.02, BF16: 0.03, EAGER: 0.2}[mode])
-        calls.append(mode)
 
-    choice = choose_mode({mode: partial(step, mode) for mode in (FP32, BF16, EAGER)})
-    assert choice.mode == FP32
-    assert calls.count(EAGER) == 2  # once to warm up
-    assert calls.count(FP32) == calls.count(BF16) == ROUNDS + 1
-    assert choice.step_ms[EAGER.name] >= 200
+class WithoutBf16(TorchFunctionMode):
+    """A processor that takes a twentieth of a second for each product of bf16."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is torch.Tensor.matmul and args[0].dtype is torch.bfloat16:
+            sleep(0.05)
+        return function(*args, **kwargs or {})
+
+
+def test_a_product_is_timed_in_each_precision() -> None:
+    with WithoutBf16():
+        times = time_products(["fp32", "bf16"], CPU)
+    assert times["bf16"] >= 0.05
+    assert 0 < times["fp32"] < 0.025
 
 
 def test_plain_attention_is_tried_in_bf16_on_a_cpu_alone() -> None:
