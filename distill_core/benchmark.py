@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -17,6 +16,7 @@ from typing import IO, Any, Literal, cast
 import numpy as np
 
 from distill_core.errors import RunError
+from distill_core.processor import processor_name
 from distill_core.session import MODEL_INPUTS
 
 ROUNDS = 3
@@ -97,19 +97,12 @@ def pick_rows(lengths: Sequence[int], count: int = ROWS) -> list[int]:
 def describe_machine() -> dict[str, Any]:
     """Return what the timings hold for: processor, threads, and how they were taken."""
     return {
-        "machine": _processor(),
+        "machine": processor_name(),
         "threads": THREADS,
         "rounds": ROUNDS,
         "texts": ROWS,
         "calls_a_round": ROWS * REPEATS,
     }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()} ({platform.machine()})"
 
 
 class _Workers:

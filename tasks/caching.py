@@ -161,7 +161,8 @@ STAGES = {
     "artifact": _QUANTIZED,
     "mended": _QUANTIZED,
     "benchmark": Code(
-        ("benchmark", "benchmark_worker", "session", "verifiers"), ("torch", "onnxruntime")
+        ("benchmark", "benchmark_worker", "processor", "session", "verifiers"),
+        ("torch", "onnxruntime"),
     ),
     "choice": Code(("selection", "outcome", "targets")),
     "bundle": Code(
@@ -183,7 +184,7 @@ STAGES = {
         ("tokenizers", "onnxruntime"),
     ),
     "verification": Code(
-        ("verifiers", "verification", "runtime", "session", "heads"),
+        ("processor", "verifiers", "verification", "runtime", "session", "heads"),
         ("onnxruntime", "tokenizers", "transformers"),
     ),
     "mlflow": Code(()),

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from distill_core.processor import has_vnni, instructions, is_arm64, processor_flags
+
 FOLDER = Path(__file__).parents[2] / ".verifiers"
 """What `make verifiers` fills."""
 
@@ -34,28 +36,7 @@ class Place:
 
 def this_machine(through: str = "") -> Place:
     """Return this process's own Python and onnxruntime."""
-    return Place((sys.executable, PYTHON_SCRIPT), through=through or _instructions())
-
-
-def _instructions() -> str:
-    return f"{platform.machine()}{', VNNI' if has_vnni() else ''}"
-
-
-@cache
-def _processor_flags() -> frozenset[str]:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    found = (line for line in lines if line.startswith(("flags", "Features")))
-    return frozenset(next(found, "").split())
-
-
-def has_vnni() -> bool:
-    """Tell whether this is an x86 processor that multiplies bytes without saturating."""
-    return bool({"avx512_vnni", "avx_vnni"} & _processor_flags())
-
-
-def _is_arm64() -> bool:
-    return platform.machine() in ("aarch64", "arm64")
+    return Place((sys.executable, PYTHON_SCRIPT), through=through or instructions())
 
 
 def vnni(folder: Path) -> Place | None:
@@ -67,7 +48,7 @@ def x86_without_vnni(folder: Path) -> Place | None:
     """Find AVX2 without VNNI: in this machine, or emulated around its own Python."""
     if platform.machine() != "x86_64":
         return None
-    if "avx2" in _processor_flags() and not has_vnni():
+    if "avx2" in processor_flags() and not has_vnni():
         return this_machine()
     if sys.platform != "linux":
         return None
@@ -89,9 +70,9 @@ def arm64(folder: Path, cpu: str, dot_product: bool, packages: str = "packages")
         dot_product: whether that processor multiplies bytes by the dot product instructions.
         packages: folder of the runtime to take where it is emulated: `oldest` is another one.
     """
-    if _is_arm64() and packages == "packages":
+    if is_arm64() and packages == "packages":
         apple = sys.platform == "darwin"  # all of them have it
-        if dot_product == (apple or "asimddp" in _processor_flags()):
+        if dot_product == (apple or "asimddp" in processor_flags()):
             return this_machine("dot product" if dot_product else "no dot product")
     emulator, home = _emulator(folder, "qemu-aarch64-static"), folder / "arm64"
     python = home / "root" / "usr" / "bin" / "python3.11"
@@ -112,7 +93,7 @@ def oldest_onnxruntime(folder: Path) -> Place | None:
         return None
     return Place(
         (sys.executable, PYTHON_SCRIPT),
-        through=_instructions(),
+        through=instructions(),
         environment={"PYTHONPATH": str(home / "packages")},
         made_from=_recipe(home),
     )
