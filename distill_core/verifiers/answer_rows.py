@@ -1,4 +1,4 @@
-"""Answer rows with an ONNX file, in a place of its own: python answer_rows.py FOLDER.
+"""Answer rows with an ONNX file, in a place of its own: python answer_rows.py FOLDER [exact].
 
 It needs numpy and onnxruntime alone, in any version, and writes what the three others of this folder write.
 """
@@ -12,12 +12,16 @@ import numpy as np
 import onnxruntime
 
 
-def main(folder: Path) -> None:
-    """Answer the rows of `job.json`, into `answers.f32` and, when they are all there, `answers.json`."""
+def main(folder: Path, exact: bool = True) -> None:
+    """Answer the rows of `job.json`, into `answers.f32` and, when they are all there, `answers.json`.
+
+    Exact products of bytes are those of processors that do not saturate, on one that does.
+    """
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", str(int(exact)))
     session = onnxruntime.InferenceSession(
         job["model"], options, providers=["CPUExecutionProvider"]
     )
@@ -40,4 +44,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), exact="exact" in sys.argv[2:])

@@ -18,6 +18,8 @@ FOLDER = Path(__file__).parents[2] / ".verifiers"
 
 SCRIPTS = Path(__file__).parent
 PYTHON_SCRIPT = str(SCRIPTS / "answer_rows.py")
+_EXACT = ("exact",)
+"""Its argument: bytes are multiplied without saturating, as `session.open_session` has it."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Place:
 
 def this_machine(through: str = "") -> Place:
     """Return this process's own Python and onnxruntime."""
-    return Place((sys.executable, PYTHON_SCRIPT), through=through or instructions())
+    return Place((sys.executable, PYTHON_SCRIPT), _EXACT, through=through or instructions())
 
 
 def vnni(folder: Path) -> Place | None:
@@ -49,7 +51,7 @@ def x86_without_vnni(folder: Path) -> Place | None:
     if platform.machine() != "x86_64":
         return None
     if "avx2" in processor_flags() and not has_vnni():
-        return this_machine()
+        return replace(this_machine(), after=())
     if sys.platform != "linux":
         return None
     emulator = _emulator(folder, "qemu-x86_64-static")
@@ -93,6 +95,7 @@ def oldest_onnxruntime(folder: Path) -> Place | None:
         return None
     return Place(
         (sys.executable, PYTHON_SCRIPT),
+        _EXACT,
         through=instructions(),
         environment={"PYTHONPATH": str(home / "packages")},
         made_from=_recipe(home),
