@@ -108,36 +108,54 @@ def check_tokenizer(folder: Path, manifest: dict[str, Any]) -> list[str]:
 
 def check_answers(folder: Path, manifest: dict[str, Any]) -> tuple[list[str], float]:
     """Return the golden examples that are answered otherwise, and the largest difference."""
-    problems, largest = [], 0.0
-    options = onnxruntime.SessionOptions()
-    # On x86 without VNNI bytes are else multiplied otherwise than where the file is to run.
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    for file in filter(None, (manifest["model"], manifest["ort_model"])):
-        session = onnxruntime.InferenceSession(
-            str(folder / file), options, providers=["CPUExecutionProvider"]
-        )
-        for number, golden in enumerate(manifest["golden"]):
-            difference = ask(session, manifest, golden)
-            largest = max(largest, difference)
-            if not difference <= manifest["logit_tolerance"]:
-                problems.append(
-                    f"{file}: golden example {number}: differs by {difference:.3g}, the tolerance is "
-                    f"{manifest['logit_tolerance']:.3g}: {golden['text'][:40]!r}"
-                )
+    model, ort = manifest["model"], manifest["ort_model"]
+    expected = [np.asarray(golden["logits"]) for golden in manifest["golden"]]
+    problems, largest = compare(model, manifest, answers(folder / model, manifest), expected)
+    if ort:  # such a file has no exact products, and is held to what the other answers without them
+        plain = answers(folder / model, manifest, exact=False)
+        found = answers(folder / ort, manifest, exact=False)
+        more, larger = compare(ort, manifest, found, plain)
+        problems, largest = problems + more, max(largest, larger)
     return problems, largest
 
 
-def ask(session: Any, manifest: dict[str, Any], golden: dict[str, Any]) -> float:
-    """Return the largest difference from the numbers of a golden example."""
+def answers(file: Path, manifest: dict[str, Any], exact: bool = True) -> list[Any]:
+    """Return the numbers of each golden example.
+
+    Exact products of bytes are those of the processors that the file is for; x86 without VNNI would
+    saturate.
+    """
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", str(int(exact)))
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return [ask(session, manifest, golden) for golden in manifest["golden"]]
+
+
+def compare(
+    file: str, manifest: dict[str, Any], found: list[Any], expected: list[Any]
+) -> tuple[list[str], float]:
+    """Return what differs by more than the tolerance, and the largest difference."""
+    problems, largest = [], 0.0
+    for number, golden in enumerate(manifest["golden"]):
+        difference = np.abs(found[number] - expected[number])
+        difference[golden["unsure"]] = 0.0  # other processors may well answer otherwise
+        largest = max(largest, float(difference.max()))
+        if not difference.max() <= manifest["logit_tolerance"]:
+            problems.append(
+                f"{file}: golden example {number}: differs by {difference.max():.3g}, the tolerance is "
+                f"{manifest['logit_tolerance']:.3g}: {golden['text'][:40]!r}"
+            )
+    return problems, largest
+
+
+def ask(session: Any, manifest: dict[str, Any], golden: dict[str, Any]) -> Any:
+    """Return the numbers of a golden example."""
     feeds = {
         entry.name: np.asarray([golden["inputs"][entry.name]], dtype=DTYPES[entry.type])
         for entry in session.get_inputs()
     }
     outputs = [output[0] for output in session.run(None, feeds)]
-    numbers = read(manifest, outputs, np.asarray(golden["inputs"]["attention_mask"]))
-    difference = np.abs(numbers.ravel() - np.asarray(golden["logits"]))
-    difference[golden["unsure"]] = 0.0  # other processors may well answer otherwise
-    return float(difference.max())
+    return read(manifest, outputs, np.asarray(golden["inputs"]["attention_mask"])).ravel()
 
 
 BY_TOKEN = ("token-classification", "question-answering", "masked-language-modelling")

@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from distill_core.heads.question_answering import MOST_TOKENS
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import quantize
 from distill_core.runtime import answer_row
-from distill_core.schemes import INT8_REDUCED
+from distill_core.schemes import INT8, INT8_REDUCED
 from distill_core.session import MODEL_INPUTS, open_session
 from distill_core.targets import OPSET, TARGETS
 from distill_core.teacher import load_model, load_tokenizer
@@ -392,6 +392,14 @@ def test_an_ort_file_is_replayed_too_and_its_operators_name_no_folder(make, tmp_
     (bundle / manifest.ort_model).write_bytes(b"nothing that loads")
     assert manifest.ort_model in {entry.path for entry in manifest.files}
     assert any(manifest.ort_model in problem for problem in verify(bundle).problems)
+
+
+def test_an_ort_file_of_8_bits_verifies_on_processors_that_saturate_too(make, tmp_path):
+    made = make("masked-language-modelling")
+    full_range = replace(made, quantized=quantize(made.exported, INT8, [], tmp_path))
+    full_range.bundle(tmp_path / "bundle", target="android-arm64", ort_format=True)
+    assert verify(tmp_path / "bundle").problems == ()
+    assert "every file and golden example is right" in check_alone(tmp_path / "bundle", 0)
 
 
 def test_the_same_inputs_give_the_same_shaped_bundle(make, tmp_path):
