@@ -80,6 +80,7 @@ def test_check_says_what_is_searched_for_and_how_wide_it_will_be(run_cli, finish
     assert run_cli.json("check", file, *settings)["student"]["layers"] == "search"
 
 
+@pytest.mark.slow
 def test_a_trimmed_vocabulary_is_shipped_without_another_training(
     run_cli, prefect_server, finished_run
 ):
