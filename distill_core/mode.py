@@ -21,8 +21,9 @@ ROUNDS = 3
 EMULATED = 2.0
 """A precision whose products take more than this many times fp32's is not tried: a processor without
 instructions of its own for bf16 may need a hundred times fp32's time (AVX2 alone, PyTorch 2.13)."""
-PRODUCT_SIDE = 256
-"""Of the matrices of such a product: 26 ms where bf16 is slowest, and each core has work."""
+PRODUCT_SIDE = 512
+"""Of the matrices of such a product: 200 ms where bf16 is slowest, 1 ms where it is fast, so that what a call
+costs beside counts little."""
 
 LEAST_GAIN = 1.1
 """Another mode must be a tenth faster: near a tie, noise would choose, and the same seed would give
@@ -95,7 +96,7 @@ def time_products(
 def _product_s(precision: Precision, device: torch.device) -> float:
     matrix = torch.ones(PRODUCT_SIDE, PRODUCT_SIDE, dtype=DTYPES[precision], device=device)
     durations = []
-    for _ in range(1 + ROUNDS):
+    for _ in range(ROUNDS):
         start = time.perf_counter()
         (matrix @ matrix)[0, 0].item()  # a GPU is waited for
         durations.append(time.perf_counter() - start)
