@@ -68,7 +68,7 @@ def load_onnx(path: Path, threads: int) -> tuple[Callable[[Row], Any], float]:
     from distill_core.session import open_session, run_row
 
     start = time.perf_counter()
-    session = open_session(path, threads, exact=False)
+    session = open_session(path, threads, exact=False)  # as an app does
     load_ms = 1000 * (time.perf_counter() - start)
     return lambda row: run_row(session, row), load_ms
 

@@ -261,21 +261,22 @@ def _golden_ids(golden: Golden) -> list[list[int]]:
 
 
 def _replay(bundle: Path, manifest: Manifest) -> tuple[list[str], list[float]]:
-    expected = [np.asarray(golden.logits) for golden in manifest.golden]
+    problems, differences = [], [0.0]
     try:
-        found = _answers(bundle, manifest.model, manifest)
-        problems, differences = _compare(manifest, found, expected)
+        expected = [np.asarray(golden.logits) for golden in manifest.golden]
+        problems, found = _compare(manifest, _answers(bundle, manifest.model, manifest), expected)
+        differences += found
         if manifest.ort_model:
             # onnxruntime has no exact products for files of its own format.
             plain, ort = (
                 _answers(bundle, file, manifest, exact=False)
                 for file in (manifest.model, manifest.ort_model)
             )
-            others, more = _compare(manifest, ort, plain)
+            others, found = _compare(manifest, ort, plain)
             problems += [f"{manifest.ort_model}: {problem}" for problem in others]
-            differences += more
+            differences += found
     except BundleError as error:
-        return [str(error)], [0.0]
+        problems.append(str(error))
     return problems, differences
 
 

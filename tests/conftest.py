@@ -60,6 +60,7 @@ SHAPE = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook too
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with files that run whole pipelines, so that neither of two processes waits long at the end.
 
