@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Each test computes with one thread; a file stays together, since its tests share what is slow to make. Files are
 # begun in the order that tests/conftest.py gives them, long ones first.
-AT_ONCE := -n 2 --dist loadgroup --no-loadscope-reorder
+AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 INSTALLED := .venv/.installed
 
 .PHONY: install demo verifiers places test test-all check fix bench faults up lock clean

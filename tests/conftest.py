@@ -60,17 +60,9 @@ SHAPE = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook too
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with files that run whole pipelines, so that neither of two processes waits long at the end.
-
-    All that look at the finished run go to one process, so that it is made once.
-    """
+    """Begin with files that run whole pipelines, so that neither of two processes waits long at the end."""
     items.sort(key=lambda item: "flows" not in item.path.parts)
-    looking = {item.path for item in items if "finished_run" in getattr(item, "fixturenames", ())}
-    for item in items:
-        group = "finished run" if item.path in looking else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_configure() -> None:
