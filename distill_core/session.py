@@ -24,30 +24,36 @@ def open_session(path: Path, threads: int = 0, exact: bool = True) -> onnxruntim
         exact: whether products of bytes are right on x86 without VNNI too, where onnxruntime else adds two
             of them in 16 saturating bits, which is faster. All other processors' are, so that what a file
             answers here is what it answers on its target (`session.x64quantprecision`,
-            onnxruntime_session_options_config_keys.h).
+            onnxruntime_session_options_config_keys.h). Where it cannot, products are not exact.
 
     Raises:
         BundleError: onnxruntime cannot load it.
     """
-    options = _options(exact)
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return _open(path, threads, exact)
     except Exception as error:  # its exceptions share no base class but Exception
         raise BundleError(f"{path}: onnxruntime cannot load it: {error}") from None
 
 
 def open_content(content: bytes) -> onnxruntime.InferenceSession:
     """Load on the CPU what an ONNX file would hold, such as one that was changed in memory."""
-    return onnxruntime.InferenceSession(content, _options(), providers=["CPUExecutionProvider"])
+    return _open(content, threads=0, exact=True)
 
 
-def _options(exact: bool = True) -> onnxruntime.SessionOptions:
+def _open(model: Path | bytes, threads: int, exact: bool) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Warnings of its optimizer are not the user's to act on, and nor is why products are not exact.
+    options.log_severity_level = 4 if exact else 3
     options.add_session_config_entry("session.x64quantprecision", str(int(exact)))
-    options.log_severity_level = 3  # warnings of its optimizer are not the user's to act on
-    return options
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception:
+        if not exact:
+            raise
+        # On such a processor it cannot where several nodes share a matrix, as ALBERT's layers do (1.32.0).
+        return _open(model, threads, exact=False)
 
 
 def run_row(

@@ -261,7 +261,8 @@ def _golden_ids(golden: Golden) -> list[list[int]]:
 
 
 def _replay(bundle: Path, manifest: Manifest) -> tuple[list[str], list[float]]:
-    problems, differences = [], [0.0]
+    problems: list[str] = []
+    differences = [0.0]
     try:
         expected = [np.asarray(golden.logits) for golden in manifest.golden]
         problems, found = _compare(manifest, _answers(bundle, manifest.model, manifest), expected)
