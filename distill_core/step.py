@@ -178,6 +178,8 @@ class Learner:
         """Return the same ones on all processes."""
         device = self.accelerator.device
         tried = modes(self.job.settings.precision, attention, device)
+        if self.job.settings.precision != "auto":
+            return tried
         products = time_products({mode.precision for mode in tried}, device)
         return broadcast_object_list([not_emulated(tried, products)])[0]  # type: ignore[no-any-return]
 

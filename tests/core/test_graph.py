@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,14 @@ import pytest
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import numpy_helper
 from transformers import BertTokenizerFast
 
 from distill_core.bundle import Artifact, Origin, assemble
 from distill_core.export import export_onnx, signature
 from distill_core.filling import measure_filling
 from distill_core.golden import Shipped, may_be_another
+from distill_core.graph.ort_format import write_ort
 from distill_core.graph.shape import GraphShape
 from distill_core.graph.shaping import shape_file
 from distill_core.graph.spans import SpanRule
@@ -400,6 +404,26 @@ def test_an_ort_file_of_8_bits_verifies_on_processors_that_saturate_too(make, tm
     full_range.bundle(tmp_path / "bundle", target="android-arm64", ort_format=True)
     assert verify(tmp_path / "bundle").problems == ()
     assert "every file and golden example is right" in check_alone(tmp_path / "bundle", 0)
+
+
+def test_an_ort_file_that_answers_otherwise_than_its_onnx_file_is_named(make, tmp_path):
+    made, bundle = make("sequence-classification"), tmp_path / "bundle"
+    manifest = made.bundle(bundle, ort_format=True)
+    model = onnx.load(bundle / manifest.model)
+    (bias,) = [t for t in model.graph.initializer if t.name.endswith("classifier.bias")]
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(1), bias.name))
+    onnx.save(model, tmp_path / "other.onnx")
+    write_ort(tmp_path / "other.onnx", x86=True)
+    shutil.copy(tmp_path / "other.ort", bundle / manifest.ort_model)
+    document = json.loads((bundle / "manifest.json").read_text())
+    (entry,) = [file for file in document["files"] if file["path"] == manifest.ort_model]
+    content = (bundle / manifest.ort_model).read_bytes()
+    entry |= {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+    (bundle / "manifest.json").write_text(json.dumps(document))
+    problems = verify(bundle).problems
+    assert len(problems) == len(manifest.golden)
+    assert all(f"{manifest.ort_model}: golden example " in problem for problem in problems)
+    assert f"{manifest.ort_model}: golden example 0: differs by 1," in check_alone(bundle, 1)
 
 
 def test_the_same_inputs_give_the_same_shaped_bundle(make, tmp_path):
