@@ -145,7 +145,8 @@ def make_teacher(
     """Train a BERT of 6 layers and width 128, from scratch, on what `make_data` wrote.
 
     `folder` takes transformers' layout, and is replaced if it is there. `max_steps` stops early.
-    Returns `accuracy` on validation, `chance` (guessing among the labels) and `seconds`.
+    Returns `accuracy` on validation, `chance` (guessing among the labels), `max_length` (tokens)
+    and `seconds`.
 
     Raises:
         DataError: the data cannot be read.
@@ -167,6 +168,7 @@ def make_teacher(
     return {
         "accuracy": max(record.metrics["accuracy"] for record in trained.epochs),
         "chance": 1 / len(head.labels),
+        "max_length": MAX_LENGTH,
         "seconds": round(time.perf_counter() - start, 1),
     }
 

@@ -28,7 +28,7 @@ def make_demo(output: Path) -> Pipeline:
     print_lines(_describe(embedded))
     path = output / "pipeline.yaml"
     with new_file(path) as draft:
-        draft.write_text(pipeline_text(embedded.folder), encoding="utf-8")
+        draft.write_text(_pipeline_text(embedded), encoding="utf-8")
     return read_pipeline(path)
 
 
@@ -51,14 +51,12 @@ def _describe(embedded: Stage) -> str:
     )
 
 
-def pipeline_text(folder: Path) -> str:
-    """Return the pipeline file of an embedded teacher and its data."""
-    from distill_core.embedded import MAX_LENGTH
-
+def _pipeline_text(embedded: Stage) -> str:
+    teacher, data = str(embedded.folder / "teacher"), str(embedded.folder / "data")
     document = {
         "name": "demo",
-        "teacher": {"source": str(folder / "teacher")},
-        "data": {"source": str(folder / "data"), "max_length": MAX_LENGTH},
+        "teacher": {"source": teacher},
+        "data": {"source": data, "max_length": embedded.facts["max_length"]},
         "training": {"epochs": 3, "learning_rate": 5e-4},
         "targets": ["android-arm64", "web-wasm", "linux-x86-64"],
         # Its student keeps 0.976 before it has learnt anything: less would let it pass untrained.

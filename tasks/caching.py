@@ -284,11 +284,14 @@ def as_state(stage: Stage) -> State[Stage]:
 def _sources(module: str) -> list[Path]:
     """Return the source of a module with its template, or all in a folder, templates and scripts included."""
     name = module if "." in module else f"distill_core.{module}"
-    spec = find_spec(name)  # finds without importing torch
-    if spec is None:
+    package, *path = name.split(".")
+    spec = find_spec(package)  # of the whole name, it would import the packages on the way to it
+    if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(name)
-    if spec.submodule_search_locations is None:
-        origin = Path(str(spec.origin))
-        return [origin, *sorted(origin.parent.glob(f"{origin.stem}.*.j2"))]
-    folders = map(Path, spec.submodule_search_locations)
-    return sorted(path for folder in folders for path in folder.iterdir() if path.suffix in _READ)
+    place = Path(next(iter(spec.submodule_search_locations)), *path)
+    if place.is_dir():
+        return sorted(file for file in place.iterdir() if file.suffix in _READ)
+    source = place.with_suffix(".py")
+    if not source.is_file():
+        raise ModuleNotFoundError(name)
+    return [source, *sorted(source.parent.glob(f"{source.stem}.*.j2"))]

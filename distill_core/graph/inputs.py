@@ -2,7 +2,6 @@
 
 import onnx
 from onnx import TensorProto
-from onnxruntime.tools.onnx_model_utils import fix_output_shapes, make_input_shape_fixed
 
 _INDICES = {"Gather": 1, "GatherElements": 1}
 """Operator → which of its inputs are indices, which may have 32 bits as well as 64."""
@@ -46,6 +45,9 @@ def _read_wide(graph: onnx.GraphProto, name: str, wide: str) -> bool:
 
 def fix_length(model: onnx.ModelProto, length: int) -> None:
     """Fix a model's inputs to one text of so many tokens, and its outputs to what follows, in place."""
+    # Here, since it imports torch, which takes seconds and which no bundle is verified with.
+    from onnxruntime.tools.onnx_model_utils import fix_output_shapes, make_input_shape_fixed
+
     for entry in list(model.graph.input):
         make_input_shape_fixed(model.graph, entry.name, [1, length])
     del model.graph.value_info[:]  # what was inferred for any length

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -194,6 +195,21 @@ def test_stopped_run_ends_soon_and_tidily_with_its_embedded_server(lone_cli, fin
     (opened,) = _records(output).keys() - before
     facts = json.loads((output / "stages" / opened / "stage.json").read_text())["facts"]
     assert MlflowClient(facts["uri"]).get_run(facts["run_id"]).info.status == "FAILED"
+
+
+@pytest.mark.faults
+def test_run_stopped_while_its_embedded_server_starts_leaves_none(lone_cli, desk):
+    with lone_cli.start("run", desk.pipeline_file, "--output", desk.output) as run:
+        wait_for(lambda: _children(run) or run.poll() is not None)
+        run.terminate()
+        _, printed = run.communicate(timeout=60)  # its server has the pipe too, and must end
+    assert run.returncode == 130
+    assert "stopped; what is finished will not be made again" in printed
+    assert not desk.output.exists()
+
+
+def _children(run):
+    return [file for file in Path(f"/proc/{run.pid}/task").glob("*/children") if file.read_text()]
 
 
 @pytest.fixture(scope="module")
