@@ -39,10 +39,12 @@ def fork_for_jobs() -> None:
 
     Importing PyTorch and transformers takes longer than all that is timed.
     """
+    gc.disable()  # while PyTorch is imported, it would take a quarter of the time
     _import_torch()
     answers = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
     gc.freeze()  # collecting would copy what the processes share
+    gc.enable()
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

@@ -111,7 +111,7 @@ class MultiLabelClassification(TextHead):
             if len(np.unique(column)) == 1:
                 logits[:, number] = 2 * column[0] - 1
                 continue
-            model = LogisticRegression(max_iter=1000).fit(features, column)
+            model = LogisticRegression(solver="newton-cg").fit(features, column)
             logits[:, number] = model.decision_function(asked)
         return logits
 

@@ -75,7 +75,7 @@ class SequenceClassification(TextHead):
         """Logistic regression; a class that no training row has is never answered."""
         from sklearn.linear_model import LogisticRegression
 
-        model = LogisticRegression(max_iter=1000).fit(features, labels.values)
+        model = LogisticRegression(solver="newton-cg").fit(features, labels.values)
         logits = np.full((asked.shape[0], len(self.labels)), -np.inf)
         logits[:, model.classes_] = model.predict_log_proba(asked)
         return logits

@@ -1,6 +1,8 @@
 """Hold what a bundle's file answers in other places against the fp32 student and this machine."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +67,8 @@ def verify_answers(
     here, _ = find_verifiers([NATIVE])
     fp32 = ask(native, here[NATIVE], Asked(bundle / "onnx" / "model.onnx"), questions)
     reference = ask(native, here[NATIVE], Asked(bundle / manifest.model), questions)
-    answered = {NATIVE: reference} | {
-        name: _ask(bundle, manifest, VERIFIERS[name], place, questions)
-        for name, place in places.items()
-        if name != NATIVE
-    }
+    others = {name: place for name, place in places.items() if name != NATIVE}
+    answered = {NATIVE: reference, **_ask_all(bundle, manifest, others, questions)}
     return [
         {
             "verifier": name,
@@ -86,6 +85,21 @@ def _questions(
 ) -> list[Question]:
     tokenizer = load_tokenizer(bundle)
     return [Question(head.read_texts(t, tokenizer, manifest.max_length), t) for t in texts]
+
+
+def _ask_all(
+    bundle: Path,
+    manifest: Manifest,
+    places: Mapping[str, Place],
+    questions: Sequence[Question],
+) -> dict[str, Answers]:
+    """Return the answers of each place; as many are asked at once as there are cores."""
+
+    def asked(name: str) -> Answers:
+        return _ask(bundle, manifest, VERIFIERS[name], places[name], questions)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(places, pool.map(asked, places), strict=True))
 
 
 def _ask(
@@ -175,10 +189,9 @@ def golden_problems(bundle: Path, places: Mapping[str, Place]) -> tuple[list[str
     manifest = read_manifest(bundle)
     questions = [Question(golden.inputs, _texts(golden)) for golden in manifest.golden]
     lines, problems = [], []
-    for name, place in places.items():
-        answers = _ask(bundle, manifest, VERIFIERS[name], place, questions)
+    for name, answers in _ask_all(bundle, manifest, places, questions).items():
         differences = _golden_differences(manifest, answers)
-        where = f"{name} ({place.through}) {answers.runtime}"
+        where = f"{name} ({places[name].through}) {answers.runtime}"
         what = f"{len(differences)} golden examples, largest difference {max(differences):.2g}"
         if answers.other_token_ids:
             what += f", {answers.other_token_ids} with other token ids"
