@@ -22,19 +22,12 @@ from distill_core.graph.spans import SpanRule
 from distill_core.graph.table import LAST_STEPS
 from distill_core.heads import HEADS, Head
 from distill_core.heads.question_answering import MOST_TOKENS
+from distill_core.manifest import MANIFEST, FileEntry, Filled, Golden, Manifest, TensorEntry
 from distill_core.pooling import copy_pooling
 from distill_core.providers import PROVIDERS
 from distill_core.quantization import QUANTIZED_FILE
 from distill_core.targets import OPSET, Target
 from distill_core.teacher import load_tokenizer
-from distill_core.verification import (
-    MANIFEST,
-    FileEntry,
-    Filled,
-    Golden,
-    Manifest,
-    TensorEntry,
-)
 
 HARD_TEXTS = (
     "",

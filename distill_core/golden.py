@@ -16,10 +16,11 @@ from distill_core.graph.shaping import pad_row, shape_file
 from distill_core.graph.table import LAST_STEPS, LastStep
 from distill_core.heads import Head
 from distill_core.heads.question_answering import best_span
+from distill_core.manifest import Golden
 from distill_core.runtime import answer_row, golden_row
 from distill_core.sensitivity import hold_steady, measure_movement
 from distill_core.session import MODEL_INPUTS, open_session
-from distill_core.verification import Golden, encode, open_tokenizer
+from distill_core.verification import encode, open_tokenizer
 
 Texts = tuple[str, ...]
 """What a model reads at once: a text, two, or one and its choices."""

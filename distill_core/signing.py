@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from distill_core.errors import ConfigError
-from distill_core.verification import MANIFEST, SIGNATURE
+from distill_core.manifest import MANIFEST, SIGNATURE
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:

@@ -12,7 +12,7 @@ from distill_core.files import read_json
 from tasks import sources
 
 if TYPE_CHECKING:
-    from distill_core.verification import Manifest
+    from distill_core.manifest import Manifest
 
 
 def check_pipeline(pipeline: Pipeline) -> dict[str, Any]:
@@ -45,8 +45,9 @@ def verify_bundle(bundle: Path, everywhere: bool, public_key: Path | None = None
         ConfigError: the key cannot be read.
         VerificationError: its manifest is broken, and not what the key signed.
     """
+    from distill_core.manifest import MANIFEST, SIGNATURE
     from distill_core.signing import read_public_key, signature_problem
-    from distill_core.verification import MANIFEST, SIGNATURE, as_facts, verify
+    from distill_core.verification import as_facts, verify
 
     key = read_public_key(public_key) if public_key else None
     problem = signature_problem(bundle, key) if key and (bundle / MANIFEST).is_file() else None
@@ -91,7 +92,7 @@ def benchmark_bundle(bundle: Path) -> dict[str, Any]:
         BundleError: the folder is no bundle.
     """
     from distill_core.benchmark import Subject, as_facts, describe_machine, time_models
-    from distill_core.verification import read_manifest
+    from distill_core.manifest import read_manifest
 
     manifest = read_manifest(bundle)
     subjects = [

@@ -173,6 +173,7 @@ STAGES = {
             "sensitivity",
             "filling",
             "graph",
+            "manifest",
             "verification",
             "signing",
             "providers",
@@ -184,7 +185,7 @@ STAGES = {
         ("tokenizers", "onnxruntime"),
     ),
     "verification": Code(
-        ("processor", "verifiers", "verification", "runtime", "session", "heads"),
+        ("processor", "verifiers", "manifest", "verification", "runtime", "session", "heads"),
         ("onnxruntime", "tokenizers", "transformers"),
     ),
     "mlflow": Code(()),

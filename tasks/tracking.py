@@ -14,7 +14,7 @@ from prefect.states import State
 
 from distill_core.errors import SourceUnreachable
 from distill_core.files import read_json
-from distill_core.verification import TensorEntry, read_manifest
+from distill_core.manifest import TensorEntry, read_manifest
 from tasks.artifacts import flatten, markdown_table, publish_facts
 from tasks.caching import STAGES, Stage, as_state, run_stage
 from tasks.fetch import worth_a_retry
@@ -171,14 +171,13 @@ def log_training(run: Stage, records: Sequence[Mapping[str, Any]]) -> None:
         client.log_batch(run.facts["run_id"], metrics[start : start + BATCH])
 
 
-def _untold(
-    client: "MlflowClient", run: Stage, steps: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return the steps that MLflow was not told of while they were taken.
+def untold_steps(run: Stage, steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the steps that MLflow was not told of, or not wholly, while they were taken.
 
     What it is told again it looks for figure by figure: half a minute for 3,000 steps.
     """
-    told = {metric.step for metric in client.get_metric_history(run.facts["run_id"], _LAST)}
+    history = open_client(run.facts["uri"]).get_metric_history(run.facts["run_id"], _LAST)
+    told = {metric.step for metric in history}
     return [step for step in steps if step["step"] not in told]
 
 
@@ -203,8 +202,7 @@ def log_results(
 
     def build(_: Path) -> dict[str, Any]:
         client = open_client(run.facts["uri"])
-        untold = _untold(client, run, read_steps(student))
-        log_training(run, [*untold, *student.facts["epochs"]])
+        log_training(run, [*untold_steps(run, read_steps(student)), *student.facts["epochs"]])
         figures = read_json(report.folder / REPORT)
         metrics = result_metrics(figures)
         for name, value in metrics.items():

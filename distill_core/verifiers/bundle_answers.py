@@ -13,9 +13,10 @@ from distill_core.golden import Texts
 from distill_core.heads import Head
 from distill_core.heads.regression import Regression
 from distill_core.heads.sentence_embeddings import SentenceEmbeddings
+from distill_core.manifest import Golden, Manifest, read_manifest
 from distill_core.runtime import golden_numbers
 from distill_core.teacher import load_tokenizer
-from distill_core.verification import Golden, Manifest, difference_from, read_manifest
+from distill_core.verification import difference_from
 from distill_core.verifiers.answers import Answers, Asked, Question, ask
 from distill_core.verifiers.table import NATIVE, VERIFIERS, Verifier
 from distill_core.verifiers.tools import FOLDER, Place

@@ -9,8 +9,8 @@ import numpy as np
 
 from distill_core.batches import open_tokenized
 from distill_core.benchmark import pick_rows
+from distill_core.manifest import read_manifest
 from distill_core.teacher import load_tokenizer
-from distill_core.verification import read_manifest
 from distill_core.verifiers import FOLDER, VERIFIERS, Asked, Question, ask, find_verifiers
 from tests.bench.harness import latest_stage
 from tests.bench.jobs import SST2, run_job

@@ -31,13 +31,14 @@ from distill_core.graph.table import LAST_STEPS
 from distill_core.heads import Head
 from distill_core.heads.question_answering import MOST_TOKENS
 from distill_core.heads.sequence_classification import SequenceClassification
+from distill_core.manifest import Manifest
 from distill_core.quantization import quantize
 from distill_core.runtime import answer_row
 from distill_core.schemes import INT8, INT8_REDUCED
 from distill_core.session import MODEL_INPUTS, open_session
 from distill_core.targets import OPSET, TARGETS
 from distill_core.teacher import load_model, load_tokenizer
-from distill_core.verification import Manifest, verify
+from distill_core.verification import verify
 from tests.conftest import TEXTS
 from tests.core.bundle_script import check_alone
 from tests.core.family_models import save_small

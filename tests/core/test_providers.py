@@ -10,11 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from distill_core import targets
 from distill_core.bundle import model_card
+from distill_core.manifest import read_manifest
 from distill_core.outcome import _note_providers
 from distill_core.providers import PROVIDERS, cover
 from distill_core.quantization import quantize
 from distill_core.schemes import FP16, INT8_STATIC
-from distill_core.verification import read_manifest
 
 
 def _write(folder: Path, nodes: list[Any], constants: dict[str, Any], ids: int = 7) -> Path:

@@ -28,6 +28,7 @@ from distill_core.export import export_onnx
 from distill_core.heads.question_answering import MOST_TOKENS, QuestionAnswering, best_span
 from distill_core.heads.squad_score import score_answer
 from distill_core.job import Job
+from distill_core.manifest import read_manifest
 from distill_core.quantization import quantize
 from distill_core.runtime import answer_row
 from distill_core.schemes import INT8_REDUCED
@@ -37,7 +38,7 @@ from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET, TARGETS
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.training import distill
-from distill_core.verification import read_manifest, verify
+from distill_core.verification import verify
 from tests.core.bundle_script import check_alone
 from tests.core.family_models import save_small
 

@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoTokenizer
 from distill_core.bundle import HARD_TEXTS
 from distill_core.errors import BundleError
 from distill_core.files import file_digest
-from distill_core.verification import read_manifest, verify
+from distill_core.manifest import read_manifest
+from distill_core.verification import verify
 from tests.core.bundle_script import check_alone
 
 

@@ -15,8 +15,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from distill_core.graph.shape import GraphShape
+from distill_core.manifest import Golden, Manifest, read_manifest
 from distill_core.session import open_session, run_row
-from distill_core.verification import Golden, Manifest, open_tokenizer, read_manifest
+from distill_core.verification import open_tokenizer
 from tests.conftest import PATIENCE_S
 from tests.deploy.bundles import PLAIN, SHAPED, TASKS
 from tests.deploy.conftest import MODULES, ROOT, Make

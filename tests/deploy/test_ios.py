@@ -9,8 +9,8 @@ import pytest
 
 from distill_core.graph.shape import GraphShape
 from distill_core.heads import HEADS
+from distill_core.manifest import Golden, Manifest
 from distill_core.session import MODEL_INPUTS
-from distill_core.verification import Golden, Manifest
 from tests.deploy.conftest import ROOT
 
 SAMPLE = ROOT / "deploy" / "ios"
