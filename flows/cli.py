@@ -123,6 +123,7 @@ def demo(output: Output = None, as_json: Json = False) -> None:
     wait_for_server = _get_ready_for_prefect()
     from flows.demo import make_demo
 
+    wait_for_server()  # before the minutes that the teacher takes
     folder = _output(output, "demo")
     _run(make_demo(folder), folder, as_json, wait_for_server)
 
