@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 from _thread import interrupt_main
-from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 from typing import Annotated, Any
@@ -102,8 +101,8 @@ def run(
     from distill_core.pipeline_file import read_pipeline
 
     pipeline = read_pipeline(pipeline_file, settings or ())
-    wait_for_server = _get_ready_for_prefect()
-    _run(pipeline, _output(output, pipeline.name), as_json, wait_for_server)
+    _get_ready_for_prefect()
+    _run(pipeline, _output(output, pipeline.name), as_json)
 
 
 @app.command()
@@ -120,12 +119,11 @@ def check(pipeline_file: PipelineFile, settings: Settings = None, as_json: Json 
 @app.command()
 def demo(output: Output = None, as_json: Json = False) -> None:
     """Do the whole job on an embedded teacher and text, offline, in minutes."""
-    wait_for_server = _get_ready_for_prefect()
+    _get_ready_for_prefect()
     from flows.demo import make_demo
 
-    wait_for_server()  # before the minutes that the teacher takes
     folder = _output(output, "demo")
-    _run(make_demo(folder), folder, as_json, wait_for_server)
+    _run(make_demo(folder), folder, as_json)
 
 
 @app.command()
@@ -152,10 +150,9 @@ def watch(
     from flows.terminal import print_json, print_watch
 
     pipeline = read_pipeline(pipeline_file, settings or ())
-    wait_for_server = _get_ready_for_prefect()
+    _get_ready_for_prefect()
     from flows.watch import watch_once
 
-    wait_for_server()
     result = watch_once(pipeline, _output(output, pipeline.name))
     (print_json if as_json else print_watch)(result)
 
@@ -217,20 +214,22 @@ def _output(output: Path | None, name: str) -> Path:
     return (output or Path("runs", name)).absolute()
 
 
-def _run(pipeline: Any, output: Path, as_json: bool, wait_for_server: Callable[[], None]) -> None:
+def _run(pipeline: Any, output: Path, as_json: bool) -> None:
     from flows.distill_and_deploy import distill_and_deploy
     from flows.terminal import print_json, print_report
 
-    wait_for_server()
     report = distill_and_deploy(pipeline, output)
     (print_json if as_json else print_report)(report)
 
 
-def _get_ready_for_prefect() -> Callable[[], None]:
+def _get_ready_for_prefect() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     check_server()
-    return start_embedded_server()
+    wait_for_server = start_embedded_server()
+    import flows.distill_and_deploy  # noqa: F401 - seconds, in which the server starts
+
+    wait_for_server()
 
 
 def _stop(signal_number: int, frame: object) -> None:

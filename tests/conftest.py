@@ -1,6 +1,5 @@
 """What all tests share: shape checks while they run, and small real teachers and texts."""
 
-import gc
 import itertools
 import os
 import random
@@ -13,9 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
-
-# Before what is imported below, and what tests make: looking through it takes a quarter of the time.
-gc.set_threshold(100_000)
 
 # Every annotated shape and type in distill_core is checked at each call. Before its first import.
 jaxtyping.install_import_hook("distill_core", "beartype.beartype")
