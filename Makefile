@@ -1,9 +1,9 @@
 # distill-deploy: `make demo` runs the main job, `make test` passes the tests. Both install first.
 PYTHON ?= python3
 BIN := .venv/bin
-# Each test computes with one thread; a file stays together, since its tests share what is slow to make. Files are
-# begun in the order that tests/conftest.py gives them, long ones first.
-AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
+# Each test computes with one thread. tests/conftest.py tells which stay together, since they share what is slow to
+# make, and which are begun first.
+AT_ONCE := -n 2 --dist loadgroup --no-loadscope-reorder
 INSTALLED := .venv/.installed
 
 .PHONY: install demo verifiers places test test-all check fix bench faults up lock clean

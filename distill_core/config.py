@@ -160,9 +160,10 @@ class LossWeights(Section):
     """Softens both softmaxes while training; 1 leaves them as they are. Not read with `soft: mse`."""
     soft: Literal["cross-entropy", "mse"] = "cross-entropy"
     """cross-entropy between the softened outputs, or mse, the mean squared difference of the logits."""
-    hidden_layers: Literal["last", "uniform"] | tuple[PositiveInt, ...] = "last"
-    """Which layers are aligned: the last; uniform, each of the student's with the teacher's at the same
-    share of the depth; or the teacher's layers, from 1, one for each of the student's."""
+    hidden_layers: Literal["auto", "last", "uniform"] | tuple[PositiveInt, ...] = "auto"
+    """Which layers are aligned: auto, the last of which the head reads more than the first token; the last;
+    uniform, each of the student's with the teacher's at the same share of the depth; or the teacher's layers,
+    from 1, one for each of the student's."""
     relation_heads: PositiveInt | None = None
     """Parts that relations are taken in, a divisor of both widths; null is the teacher's attention heads."""
     focal_gamma: NonNegativeFloat = 0.0

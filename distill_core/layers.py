@@ -92,27 +92,34 @@ def _by_rule(kinds: Sequence[str], rule: str, count: int) -> tuple[int, ...]:
 
 
 def map_layers(
-    student_layers: int, teacher_layers: int, rule: str | tuple[int, ...]
+    student_layers: int,
+    teacher_layers: int,
+    rule: str | tuple[int, ...],
+    first_token_alone: bool = False,
 ) -> tuple[tuple[int, int], ...]:
     """Return which hidden states are aligned: layers of student and teacher, numbered from 1.
 
     uniform aligns layer m of M with the teacher's g(m) = m · N / M of N, rounded (Jiao et al. 2020,
     "TinyBERT", arXiv:1909.10351, section 4.1, the uniform strategy). At half the depth, where every
-    second layer was copied, that is the layer in front of which the next one was copied.
+    second layer was copied, that is the layer in front of which the next one was copied. auto aligns
+    the last layer of which every token is computed.
 
     Args:
         student_layers: M.
         teacher_layers: N.
-        rule: last, uniform, or the teacher's layer of each of the student's.
+        rule: auto, last, uniform, or the teacher's layer of each of the student's.
+        first_token_alone: whether the last layer computes the first token alone; then it is not the only one.
 
     Raises:
         ConfigError: not one layer for each of the student's, or one that the teacher does not have.
     """
-    if rule == "last":
-        return ((student_layers, teacher_layers),)
+    uniform = tuple(
+        (m, round(m * teacher_layers / student_layers)) for m in range(1, student_layers + 1)
+    )
+    if rule in ("auto", "last"):
+        return (uniform[-2 if rule == "auto" and first_token_alone else -1],)
     if rule == "uniform":
-        shares = (round(m * teacher_layers / student_layers) for m in range(1, student_layers + 1))
-        return tuple(enumerate(shares, start=1))
+        return uniform
     if len(rule) != student_layers or max(map(int, rule)) > teacher_layers:
         raise ConfigError(
             f"losses.hidden_layers: {list(rule)}; accepted: {student_layers} layers, one for each of the "

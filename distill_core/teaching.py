@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from distill_core.batches import Batch, row_lengths
+from distill_core.batches import Batch, collate, row_lengths
+from distill_core.first_token import compute_first_token_alone, first_token_maps
 from distill_core.forward import run_model
 from distill_core.job import Job
 from distill_core.layers import map_layers
@@ -19,6 +20,9 @@ from distill_core.optimization import make_embeddings_sparse
 from distill_core.projections import Projections
 from distill_core.teacher_outputs import KEPT, Ask, TeacherOutputs, fits
 from distill_core.unlabelled import FEW_ROWS
+
+_TRIED = 8
+"""Rows by which it is found what the head reads."""
 
 
 class Models(NamedTuple):
@@ -61,7 +65,9 @@ class Teaching:
         self.projections = projections.to(device)
         depth = student.config.num_hidden_layers
         their_depth = depth if teacher is None else teacher.config.num_hidden_layers
-        pairs = map_layers(depth, their_depth, job.weights.hidden_layers)
+        self._first_token_maps = self._find_first_token_maps()
+        rule, alone = job.weights.hidden_layers, bool(self._first_token_maps)
+        pairs = map_layers(depth, their_depth, rule, alone)
         self._aligned, self._their_layers = zip(*pairs, strict=True)
 
     def models(self, mode: Mode) -> Models:
@@ -69,12 +75,12 @@ class Teaching:
 
         In bf16 and fp16 the teacher's weights are narrowed once, not at every step as autocast would.
         """
-        student = with_attention(self._start, mode.attention).to(self.device)
+        student = self._copy(self._start, mode).to(self.device)
         make_embeddings_sparse(student)
         ask_student = partial(self._student_output, student, mode.precision)
         if self._teacher is None:
             return Models(student.train(self.dropout), ask_student, None)
-        teacher = with_attention(self._teacher, mode.attention)
+        teacher = self._copy(self._teacher, mode)
         frozen = teacher.to(self.device, DTYPES[mode.precision]).eval().requires_grad_(False)
         ask_teacher = partial(self._teacher_output, frozen)
         return Models(student.train(self.dropout), ask_student, ask_teacher)
@@ -120,6 +126,27 @@ class Teaching:
         pair = Pair(*said, batch.get("labels"), batch["attention_mask"])
         progress = (number - 1) / max(self.job.steps - 1, 1)
         return combine(pair, self._objective, progress, portion)
+
+    def _find_first_token_maps(self) -> Mapping[PreTrainedModel, list[str]]:
+        """Return the maps of each model of which the first token alone is read; none, where others may be.
+
+        That is where losses look into the last layer, any token may be masked, or a row is several sequences.
+        """
+        models = [self._start] if self._teacher is None else [self._start, self._teacher]
+        looked_into = self.job.weights.hidden_layers != "auto" or not self._reads <= KEPT
+        if looked_into or self.job.head.inputs_change or self._start.config.num_hidden_layers == 1:
+            return {}
+        some = self.job.train.select(range(min(_TRIED, len(self.job.train)))).to_list()
+        batch = collate(some, self._start.config.pad_token_id)
+        if batch["input_ids"].ndim != 2:
+            return {}
+        found = {model: first_token_maps(model, self.job.head, batch) for model in models}
+        return found if all(found.values()) else {}
+
+    def _copy(self, model: PreTrainedModel, mode: Mode) -> PreTrainedModel:
+        copied = with_attention(model, mode.attention)
+        compute_first_token_alone(copied, self._first_token_maps.get(model, ()))
+        return copied
 
     def _student_output(self, model: PreTrainedModel, precision: Precision, batch: Batch) -> Output:
         with autocast(precision, self.device):

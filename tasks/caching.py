@@ -55,6 +55,7 @@ _TRAINING = (
     "parts",
     "teacher_outputs",
     "forward",
+    "first_token",
     "projections",
     "layers",
     "losses",
@@ -190,7 +191,7 @@ STAGES = {
     ),
     "mlflow": Code(()),
     "report": Code(("report", "charts", "comparison", "outcome")),
-    "logged": Code(("tasks.tracking",)),
+    "logged": Code(("tasks.tracking", "tasks.figures")),
 }
 """Table: stage → what a change of must make it anew."""
 

@@ -15,9 +15,10 @@ from prefect.states import State
 from distill_core.errors import SourceUnreachable
 from distill_core.files import read_json
 from distill_core.manifest import TensorEntry, read_manifest
-from tasks.artifacts import flatten, markdown_table, publish_facts
+from tasks.artifacts import flatten, publish_facts
 from tasks.caching import STAGES, Stage, as_state, run_stage
 from tasks.fetch import worth_a_retry
+from tasks.figures import describe_outcome, result_metrics
 from tasks.job import Job
 from tasks.stages import BUNDLE, REPORT, REPORT_PAGE, read_steps
 
@@ -28,18 +29,6 @@ if TYPE_CHECKING:  # mlflow takes seconds to import, and a re-run that changes n
     from distill_core.job import StepRecord
     from distill_core.training import EpochRecord
 
-ARTIFACT_FIGURES = (
-    "bytes",
-    "retention",
-    "agreement",
-    "drop",
-    "flips",
-    "latency_ms",
-    "teacher_latency_ms",
-    "speedup",
-    "load_ms",
-    "peak_rss_mb",
-)
 BATCH = 1_000
 """Metrics a request may hold (MLflow REST API, "Log Batch")."""
 SEND_EVERY_S = 5.0
@@ -220,61 +209,6 @@ def log_results(
     stage = run_stage(job.output, "logged", inputs, build)
     publish_facts(job.pipeline.name, stage)
     return as_state(stage)
-
-
-def describe_outcome(report: Mapping[str, Any]) -> str:
-    """Return the outcome of a run as Markdown: verdict, failures, a line for each target."""
-    lines = [
-        f"**{'Passed' if report['passed'] else 'The gate said no'}**: the student keeps "
-        f"{report['retention']:.4f} of the teacher's {report['main_metric']}.",
-        *(f"- {failure}" for failure in report["gate"]["failures"]),
-        "",
-        *markdown_table(
-            [
-                {
-                    "target": artifact["target"],
-                    "retention": artifact["retention"],
-                    "MB": artifact["bytes"] / 1e6,
-                    "p50 ms": artifact["latency_ms"]["p50"],
-                    "faster": artifact["speedup"],
-                }
-                for artifact in report["artifacts"]
-            ]
-        ),
-    ]
-    return "\n".join(lines)
-
-
-def result_metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    """Return every number of a report that MLflow should chart.
-
-    MLflow draws what stands before a slash as one section of charts.
-    """
-    named = {
-        "teacher": {**report["teacher"]["metrics"], "bytes": report["teacher"]["bytes"]},
-        "student": {**report["student"]["metrics"], "bytes": report["student"]["bytes"]},
-        "student_to_teacher": {
-            "retention": report["retention"],
-            "agreement": report["agreement"],
-            **report["difference"],
-        },
-        "baselines": {
-            baseline["name"].replace(" ", "_"): {
-                **baseline["metrics"],
-                "student_above": baseline["student_above"]["difference"],
-            }
-            for baseline in report["baselines"]
-        },
-        "seconds": report["timings_s"],
-        **{
-            artifact["target"]: {
-                **artifact["metrics"],
-                **{name: artifact[name] for name in ARTIFACT_FIGURES},
-            }
-            for artifact in report["artifacts"]
-        },
-    }
-    return {name: float(value) for name, value in flatten(named, "/")}
 
 
 @contextmanager

@@ -59,10 +59,19 @@ SHAPE = {
     "label2id": {"negative": 0, "positive": 1},
 }
 
+FINISHED_RUN = "finished_run"
+"""The fixture that takes longest to make: tests that ask for it stay together; others, with their file's."""
 
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with files that run whole pipelines, so that neither of two processes waits long at the end."""
+    """Keep in one process what shares what is slow to make; begin with whole pipelines, so none waits."""
     items.sort(key=lambda item: "flows" not in item.path.parts)
+    for item in items:
+        group = (
+            FINISHED_RUN if FINISHED_RUN in getattr(item, "fixturenames", ()) else item.path.name
+        )
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_configure() -> None:

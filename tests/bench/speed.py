@@ -1,7 +1,8 @@
 """How fast a distillation goes: ours beside a plain Trainer and TextBrewer, each in a process of its own.
 
 The same teacher, student, rows, losses, batch size, epochs, learning rate and validation after each epoch.
-The others do what their tutorials do: fp32, batches padded to their longest row, AdamW over all parameters.
+The others do what their tutorials do: fp32, batches padded to their longest row, AdamW over all parameters,
+the last layer's hidden states of all tokens computed and aligned, where ours are the first token's.
 Whoever has a GPU all train on it, and there a Trainer in bf16 is one way more.
 
 TextBrewer is no dependency: clone airaria/TextBrewer, and name its folder `src` in TEXTBREWER, with the
@@ -203,25 +204,36 @@ def ours(work: Work) -> Trained:
 def _shares(work: Work, precision: Any, durations: list[list[float]]) -> dict[str, float]:
     """Return what this machine multiplies at most, and which share of it the steps reached.
 
-    Counted are the products with the layers' matrices alone, of tokens that are no padding: 2 operations a
-    weight and token forward, 4 more backward, in the first epoch 2 of the teacher's.
+    Counted are the products with the layers' matrices alone, of tokens that are no padding and not left out
+    by us: 2 operations a weight and token forward, 4 more backward, in the first epoch 2 of the teacher's.
     """
     from distill_core.mode import DTYPES
 
-    tokens = sum(work.train["length"][:])
-    student, teacher = (_matrix_weights(model) for model in (work.start, work.teacher))
+    student, teacher = (_products(work, model) for model in (work.start, work.teacher))
     peak = _matmul_peak(DTYPES[precision], work.device)
     first, *later = (work.batch_size * sum(seconds) for seconds in durations if seconds)
     return {
         "matmul_peak_gflops": peak / 1e9,
-        "share_first_epoch": tokens * (6 * student + 2 * teacher) / first / peak,
-        "share_later_epochs": len(later) * tokens * 6 * student / sum(later) / peak,
+        "share_first_epoch": (6 * student + 2 * teacher) / first / peak,
+        "share_later_epochs": len(later) * 6 * student / sum(later) / peak,
     }
 
 
-def _matrix_weights(model: Any) -> int:
+def _products(work: Work, model: Any) -> int:
+    """Return how often a weight of a layer's matrix meets a token in a forward pass of all rows."""
+    from torch import nn
+
+    from distill_core.first_token import first_token_maps
+
+    model = model.cpu()
+    first_alone = first_token_maps(
+        model, work.head, work.collate(work.train.select(range(8)).to_list())
+    )
+    tokens, texts = sum(work.train["length"][:]), len(work.train)
     return sum(
-        p.numel() for name, p in model.named_parameters() if ".layer." in name and p.ndim == 2
+        module.weight.numel() * (texts if name in first_alone else tokens)
+        for name, module in model.named_modules()
+        if ".layer." in name and isinstance(module, nn.Linear)
     )
 
 

@@ -129,8 +129,11 @@ def test_a_layer_that_the_teacher_has_not_is_refused_with_what_is_accepted() -> 
         pick_layers(alike(6), StudentShape(layers=(0, 6)))
 
 
-def test_the_last_layers_are_aligned_by_default() -> None:
-    assert map_layers(3, 6, LossWeights().hidden_layers) == ((3, 6),)
+def test_the_last_layers_of_which_every_token_is_computed_are_aligned_by_default() -> None:
+    rule = LossWeights().hidden_layers
+    assert map_layers(3, 6, rule) == ((3, 6),)
+    assert map_layers(3, 6, rule, first_token_alone=True) == ((2, 4),)
+    assert map_layers(3, 6, "last", first_token_alone=True) == ((3, 6),)
 
 
 def test_uniform_aligns_layers_at_the_same_share_of_the_depth() -> None:

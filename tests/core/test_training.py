@@ -116,7 +116,7 @@ def test_fp16_learns_what_fp32_learns(
         run(student, fitted_teacher, job(max_steps=15, precision=precision)).steps
         for precision in ("fp32", "fp16")
     )
-    assert in_fp16[-1].total < 0.9 * in_fp16[0].total
+    assert in_fp16[-1].total < 0.95 * in_fp16[0].total
     assert in_fp16[-1].total == pytest.approx(in_fp32[-1].total, rel=0.02)
 
 

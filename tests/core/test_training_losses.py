@@ -34,7 +34,7 @@ def test_a_loss_that_is_learnt_alone_falls(
     for parameter in start.parameters():  # some are copies of the teacher's, with nothing to learn
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=draws)
     weights = LossWeights(**(dict.fromkeys(RECORDED, 0.0) | {name: 1.0}), hidden_layers="uniform")
-    steps = run(start, fitted_teacher, job(weights, epochs=3, learning_rate=0.005)).steps
+    steps = run(start, fitted_teacher, job(weights, epochs=5, learning_rate=0.005)).steps
     assert set(steps[0].losses) == {*RECORDED, name}
     values = [step.losses[name] for step in steps]
     assert np.mean(values[-10:]) < 0.8 * np.mean(values[:5])

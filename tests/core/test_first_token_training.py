@@ -1,0 +1,132 @@
+"""Models that compute the first token alone where no other is read: same answers and gradients, less work."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+from transformers import PreTrainedModel
+
+from distill_core.batches import Batch, collate
+from distill_core.config import LossWeights, TrainingSettings
+from distill_core.first_token import compute_first_token_alone, first_token_maps
+from distill_core.forward import run_model
+from distill_core.heads import HEADS, Head
+from distill_core.job import Job
+from distill_core.losses import Output
+from distill_core.mode import Mode
+from distill_core.student import build_student
+from distill_core.teacher import load_model, load_tokenizer
+from distill_core.teaching import Teaching
+from tests.core.family_models import SMALL, save_small
+
+SHARED = {"albert"}
+"""One set of weights serves all layers."""
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_bert: Path) -> Any:
+    return load_tokenizer(tiny_bert)
+
+
+def batch() -> Batch:
+    ids = torch.randint(5, 40, (4, 12), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    mask[1, 7:] = 0
+    return {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([0, 1, 1, 0])}
+
+
+def said_and_gradients(
+    model: PreTrainedModel, head: Head
+) -> tuple[Output, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    layer = (model.config.num_hidden_layers - 1,)
+    said = run_model(model, head, batch(), layer, {"logits", "hidden"})
+    (said.logits.square().sum() + said.hidden.square().sum()).backward()
+    named = model.named_parameters()
+    return said, {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+
+def work(model: PreTrainedModel, head: Head) -> int:
+    """Return how many vectors meet a linear map in a forward pass, each as often as the map has weights."""
+    seen = []
+
+    def note(module: nn.Linear, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append(inputs[0].numel() * module.out_features)
+
+    hooks = [
+        module.register_forward_pre_hook(note)
+        for module in model.modules()
+        if isinstance(module, nn.Linear)
+    ]
+    with torch.no_grad():
+        run_model(model, head, batch(), (1,), {"logits"})
+    for hook in hooks:
+        hook.remove()
+    return sum(seen)
+
+
+@pytest.mark.parametrize("family", sorted(set(SMALL) - SHARED))
+def test_a_text_classifier_of_every_family_answers_and_learns_the_same_with_less_work(
+    family: str, tokenizer: Any, head: Head, tmp_path: Path
+) -> None:
+    folder = save_small(family, "ForSequenceClassification", tokenizer, tmp_path)
+    whole, cut = load_model(folder).eval(), load_model(folder).eval()
+    maps = first_token_maps(cut, head, batch())
+    assert len(maps) >= 2
+    assert not hooked(cut)
+    compute_first_token_alone(cut, maps)
+    assert work(cut, head) < 0.95 * work(whole, head)
+    (said, gradients), (expected, theirs) = (said_and_gradients(m, head) for m in (cut, whole))
+    assert_close(said.logits, expected.logits, atol=1e-5, rtol=1e-4)
+    assert_close(said.hidden, expected.hidden, atol=1e-5, rtol=1e-4)
+    assert gradients.keys() == theirs.keys()
+    for name, gradient in gradients.items():
+        scale = max(theirs[name].abs().max().item(), 1e-3)
+        assert_close(gradient / scale, theirs[name] / scale, atol=1e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("family", sorted(SHARED))
+def test_maps_that_serve_all_layers_compute_every_token(
+    family: str, tokenizer: Any, head: Head, tmp_path: Path
+) -> None:
+    model = load_model(save_small(family, "ForSequenceClassification", tokenizer, tmp_path))
+    assert first_token_maps(model, head, batch()) == []
+
+
+@pytest.mark.parametrize(
+    ("weights", "cut"),
+    [({}, True), ({"hidden_layers": "last"}, False), ({"relation": 1.0}, False)],
+)
+def test_a_training_cuts_copies_of_both_models_unless_losses_look_into_the_last_layer(
+    weights: dict[str, Any], cut: bool, fitted_teacher: PreTrainedModel, rows: Any, head: Head
+) -> None:
+    student = build_student(fitted_teacher, "bert.encoder.layer.", (0, 2))
+    job = Job(rows["train"], rows["validation"], head, LossWeights(**weights), TrainingSettings())
+    teaching = Teaching(student, fitted_teacher, job, torch.device("cpu"))
+    copies = teaching.models(Mode("fp32", "sdpa"))
+    layer = "bert.encoder.layer.1."
+    names = {
+        layer + name for name in ("attention.output.dense", "intermediate.dense", "output.dense")
+    }
+    assert hooked(copies.student) == (names if cut else set())
+    assert not hooked(student) | hooked(fitted_teacher)
+    batch = collate(rows["train"].select(range(4)).to_list(), 0)
+    said = copies.ask_teacher(batch)
+    whole = run_model(fitted_teacher.eval(), head, batch, (2 if cut else 4,), {"logits", "hidden"})
+    assert_close(said.logits, whole.logits, atol=1e-5, rtol=1e-4)
+    assert_close(said.hidden, whole.hidden, atol=1e-5, rtol=1e-4)
+
+
+def hooked(model: PreTrainedModel) -> set[str]:
+    return {name for name, module in model.named_modules() if module._forward_pre_hooks}
+
+
+def test_a_head_that_reads_every_token_gets_every_token(tokenizer: Any, tmp_path: Path) -> None:
+    folder = save_small("bert", "ForTokenClassification", tokenizer, tmp_path)
+    model = load_model(folder).train()
+    assert first_token_maps(model, HEADS["token-classification"](("O", "B")), batch()) == []
+    assert model.training
+    assert not hooked(model)
