@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from distill_core.batches import Batch, collate, row_lengths
-from distill_core.first_token import compute_first_token_alone, first_token_maps
+from distill_core.first_token import ROWS, compute_first_token_alone, first_token_maps
 from distill_core.forward import run_model
 from distill_core.job import Job
 from distill_core.layers import map_layers
@@ -20,9 +20,6 @@ from distill_core.optimization import make_embeddings_sparse
 from distill_core.projections import Projections
 from distill_core.teacher_outputs import KEPT, Ask, TeacherOutputs, fits
 from distill_core.unlabelled import FEW_ROWS
-
-_TRIED = 8
-"""Rows by which it is found what the head reads."""
 
 
 class Models(NamedTuple):
@@ -136,7 +133,7 @@ class Teaching:
         looked_into = self.job.weights.hidden_layers != "auto" or not self._reads <= KEPT
         if looked_into or self.job.head.inputs_change or self._start.config.num_hidden_layers == 1:
             return {}
-        some = self.job.train.select(range(min(_TRIED, len(self.job.train)))).to_list()
+        some = self.job.train.select(range(min(ROWS, len(self.job.train)))).to_list()
         batch = collate(some, self._start.config.pad_token_id)
         if batch["input_ids"].ndim != 2:
             return {}

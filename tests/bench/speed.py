@@ -223,12 +223,11 @@ def _products(work: Work, model: Any) -> int:
     """Return how often a weight of a layer's matrix meets a token in a forward pass of all rows."""
     from torch import nn
 
-    from distill_core.first_token import first_token_maps
+    from distill_core.first_token import ROWS, first_token_maps
 
     model = model.cpu()
-    first_alone = first_token_maps(
-        model, work.head, work.collate(work.train.select(range(8)).to_list())
-    )
+    some = work.collate(work.train.select(range(ROWS)).to_list())
+    first_alone = first_token_maps(model, work.head, some)
     tokens, texts = sum(work.train["length"][:]), len(work.train)
     return sum(
         module.weight.numel() * (texts if name in first_alone else tokens)

@@ -245,7 +245,7 @@ QUESTIONS = {
 
 
 @pytest.mark.parametrize("shape", QUESTIONS)
-@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("family", ["bert", pytest.param("roberta", marks=pytest.mark.slow)])
 def test_a_bundle_that_answers_with_spans_verifies_and_its_code_runs(make, family, shape, tmp_path):
     made = make("question-answering", family)
     manifest = made.bundle(tmp_path / "bundle", **{**QUESTIONS[shape], "answer": "span"})
@@ -316,7 +316,11 @@ def _fits(name: str, shape: dict) -> dict:
     [
         *(("sequence-classification", shape) for shape in SHAPES),
         *((name, "everything") for name in CASES),
-        *((name, "probabilities") for name in CASES if "probabilities" in LAST_STEPS.get(name, ())),
+        *(
+            pytest.param(name, "probabilities", marks=pytest.mark.slow)
+            for name in CASES
+            if "probabilities" in LAST_STEPS.get(name, ())
+        ),
     ],
 )
 def test_a_shaped_bundle_verifies_here_and_by_its_own_script(make, name, shape, tmp_path):
@@ -336,7 +340,16 @@ def test_a_shaped_bundle_verifies_here_and_by_its_own_script(make, name, shape, 
     assert ("onnxruntime's own format" in card) == bool(asked.get("ort_format"))
 
 
-@pytest.mark.parametrize("shape", ["32 bits", "probabilities", "labels", "fixed", "everything"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "everything",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("32 bits", "probabilities", "labels", "fixed")
+        ),
+    ],
+)
 def test_loading_code_of_a_shaped_file_runs_as_it_is_printed(make, shape, tmp_path):
     make("sequence-classification").bundle(tmp_path / "bundle", **SHAPES[shape])
     card = (tmp_path / "bundle" / "README.md").read_text()
