@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distill_core.batches import MODEL_INPUTS, Batch, model_inputs
+from distill_core.batches import Batch, model_inputs
 from distill_core.heads import Head
+from distill_core.session import MODEL_INPUTS
 
 ROWS, TOKENS = 2, 16
 """Of a batch that are looked at: each map costs a forward pass, of 512 tokens a second."""
