@@ -89,12 +89,13 @@ def _maps_in_turn(model: PreTrainedModel, head: Head, batch: Batch) -> list[nn.M
 
 
 def _what_is_read(model: PreTrainedModel, head: Head, batch: Batch) -> list[Float[Tensor, "..."]]:
-    """Return logits, the last layer's first token, and all tokens in front of it."""
+    """Return what the model says, the last layer's first token, and all tokens in front of it."""
     with torch.no_grad():
         inputs: Any = model_inputs(model, batch)
         answer = head.run(model, inputs, None, output_hidden_states=True)
     *states, last = answer.hidden_states
-    return [head.read_output(answer, batch["attention_mask"]), last[:, :1], *states]
+    said = [value for value in answer.values() if isinstance(value, Tensor)]
+    return [*said, last[:, :1], *states]
 
 
 def _says(
@@ -104,7 +105,7 @@ def _says(
         again = _what_is_read(model, head, batch)
     except (RuntimeError, ValueError, IndexError):  # shapes that do not fit
         return False
-    return all(map(_alike, again, said))
+    return all(_alike(*pair) for pair in zip(again, said, strict=True))
 
 
 def _alike(one: Float[Tensor, "..."], other: Float[Tensor, "..."]) -> bool:

@@ -124,9 +124,14 @@ def hooked(model: PreTrainedModel) -> set[str]:
     return {name for name, module in model.named_modules() if module._forward_pre_hooks}
 
 
-def test_a_head_that_reads_every_token_gets_every_token(tokenizer: Any, tmp_path: Path) -> None:
-    folder = save_small("bert", "ForTokenClassification", tokenizer, tmp_path)
-    model = load_model(folder).train()
-    assert first_token_maps(model, HEADS["token-classification"](("O", "B")), batch()) == []
+@pytest.mark.parametrize(
+    ("name", "labels"), [("token-classification", ("O", "B")), ("question-answering", ())]
+)
+def test_a_head_that_reads_every_token_gets_every_token(
+    name: str, labels: tuple[str, ...], tokenizer: Any, tmp_path: Path
+) -> None:
+    head = HEADS[name](labels)
+    model = load_model(save_small("bert", head.architecture_suffix, tokenizer, tmp_path)).train()
+    assert first_token_maps(model, head, batch()) == []
     assert model.training
     assert not hooked(model)
