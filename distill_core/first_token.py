@@ -43,7 +43,7 @@ def first_token_maps(model: PreTrainedModel, head: Head, batch: Batch) -> list[s
     }
     hooks, found = [], []
     said = _what_is_read(model, head, batch)
-    for module in reversed(_maps_in_turn(model, head, batch)):
+    for module in _maps_last_first(model, head, batch):
         hooks.append(module.register_forward_pre_hook(_cut))
         if not _says(model, head, batch, said):
             break
@@ -71,13 +71,13 @@ def _cut(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (inputs[0][:, :1], *inputs[1:])
 
 
-def _maps_in_turn(model: PreTrainedModel, head: Head, batch: Batch) -> list[nn.Module]:
-    """Return the linear maps that read every token, in the order of their last calls."""
+def _maps_last_first(model: PreTrainedModel, head: Head, batch: Batch) -> list[nn.Module]:
+    """Return the linear maps that read several tokens, the one that was called last first."""
     calls: list[nn.Module] = []
     tokens = batch["input_ids"].shape
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if inputs and inputs[0].shape[:-1] == tokens:
+        if inputs and inputs[0].shape[:-1] == tokens and tokens[1] > 1:
             calls.append(module)
 
     maps = [module for module in model.modules() if isinstance(module, nn.Linear)]
@@ -85,7 +85,7 @@ def _maps_in_turn(model: PreTrainedModel, head: Head, batch: Batch) -> list[nn.M
     _what_is_read(model, head, batch)
     for hook in hooks:
         hook.remove()
-    return list(dict.fromkeys(reversed(calls)))[::-1]
+    return list(dict.fromkeys(reversed(calls)))
 
 
 def _what_is_read(model: PreTrainedModel, head: Head, batch: Batch) -> list[Float[Tensor, "..."]]:

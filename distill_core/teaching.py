@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from distill_core.batches import Batch, collate, row_lengths
+from distill_core.batches import Batch, row_lengths, training_batch
 from distill_core.first_token import ROWS, compute_first_token_alone, first_token_maps
 from distill_core.forward import run_model
 from distill_core.job import Job
@@ -127,14 +127,15 @@ class Teaching:
     def _find_first_token_maps(self) -> Mapping[PreTrainedModel, list[str]]:
         """Return the maps of each model of which the first token alone is read; none, where others may be.
 
-        That is where losses look into the last layer, any token may be masked, or a row is several sequences.
+        That is where losses look into the last layer or there is no other, where any token may be masked, or
+        a row is several sequences.
         """
         models = [self._start] if self._teacher is None else [self._start, self._teacher]
         looked_into = self.job.weights.hidden_layers != "auto" or not self._reads <= KEPT
         if looked_into or self.job.head.inputs_change or self._start.config.num_hidden_layers == 1:
             return {}
-        some = self.job.train.select(range(min(ROWS, len(self.job.train)))).to_list()
-        batch = collate(some, self._start.config.pad_token_id)
+        numbers = list(range(min(ROWS, len(self.job.train))))
+        batch = training_batch(self.job.train, numbers, self._start.config.pad_token_id)
         if batch["input_ids"].ndim != 2:
             return {}
         found = {model: first_token_maps(model, self.job.head, batch) for model in models}

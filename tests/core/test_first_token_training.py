@@ -120,6 +120,12 @@ def test_a_training_cuts_copies_of_both_models_unless_losses_look_into_the_last_
     assert_close(said.hidden, whole.hidden, atol=1e-5, rtol=1e-4)
 
 
+def test_texts_of_one_token_tell_nothing(tokenizer: Any, head: Head, tmp_path: Path) -> None:
+    model = load_model(save_small("bert", "ForSequenceClassification", tokenizer, tmp_path))
+    short = {name: tensor[:, :1] for name, tensor in batch().items() if tensor.ndim == 2}
+    assert first_token_maps(model, head, short) == []
+
+
 def hooked(model: PreTrainedModel) -> set[str]:
     return {name for name, module in model.named_modules() if module._forward_pre_hooks}
 

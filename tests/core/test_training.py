@@ -113,10 +113,10 @@ def test_fp16_learns_what_fp32_learns(
     student: PreTrainedModel, fitted_teacher: PreTrainedModel, job: Any
 ) -> None:
     in_fp32, in_fp16 = (
-        run(student, fitted_teacher, job(max_steps=15, precision=precision)).steps
+        run(student, fitted_teacher, job(epochs=3, precision=precision)).steps
         for precision in ("fp32", "fp16")
     )
-    assert in_fp16[-1].total < 0.95 * in_fp16[0].total
+    assert in_fp16[-1].total < 0.9 * in_fp16[0].total
     assert in_fp16[-1].total == pytest.approx(in_fp32[-1].total, rel=0.02)
 
 
