@@ -186,4 +186,4 @@ def evaluation_batches(
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     for start in range(0, len(order), batch_size):
         numbers = order[start : start + batch_size]
-        yield numbers, collate([rows[number] for number in numbers], pad_token_id)
+        yield numbers, collate(rows.__getitems__(numbers), pad_token_id)

@@ -1,11 +1,14 @@
-"""Models that compute what their head reads: behind the last attention, the first token alone."""
+"""Models that compute what their head reads: of the last layer, the first token alone."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from distill_core.batches import Batch, model_inputs
@@ -18,14 +21,23 @@ ALIKE = 1e-4
 """Largest difference, as a share of the largest number, between two ways of computing the same in fp32."""
 
 
-def first_token_maps(model: PreTrainedModel, head: Head, batch: Batch) -> list[str]:
-    """Return the names of the linear maps of which one token a text is read, whatever the others are.
+class FirstTokenMaps(NamedTuple):
+    """Names of the linear maps of which one token a text is read, whatever the others are."""
+
+    alone: list[str]
+    """Behind the last attention, whose outputs may have that token alone."""
+    repeated: list[str]
+    """Queries of the last attention, whose outputs are asked for at every token."""
+
+
+def first_token_maps(model: PreTrainedModel, head: Head, batch: Batch) -> FirstTokenMaps:
+    """Return the maps that need not meet all tokens.
 
     A classifier of texts reads the first token of the last layer (Devlin et al. 2019, arXiv:1810.04805,
     section 3: the final hidden state of [CLS]). Of the 12 h² weights of that layer, h its width, the nine
-    behind the attention then need to meet one token of a text, and its gradients too. They are found by
-    trial, from the last map backwards: the input of one is cut to the first token, and as long as all that
-    is read stays the same, the one before it is tried.
+    behind the attention and the one of its queries then need to meet one token of a text, and its gradients
+    too. They are known by gradients that are 0 at all other tokens, and each is tried: what is read has to
+    stay the same when the map's input is cut to the first token.
 
     Args:
         model: left as it is.
@@ -41,20 +53,23 @@ def first_token_maps(model: PreTrainedModel, head: Head, batch: Batch) -> list[s
     batch = {
         name: batch[name][:ROWS, :TOKENS].to(model.device) for name in MODEL_INPUTS if name in batch
     }
-    hooks, found = [], []
-    said = _what_is_read(model, head, batch)
-    for module in _maps_last_first(model, head, batch):
-        hooks.append(module.register_forward_pre_hook(_cut))
-        if not _says(model, head, batch, said):
-            break
-        found.append(names[module])
-    for hook in hooks:
-        hook.remove()
+    with torch.no_grad():
+        said = _what_is_read(model, head, batch)
+    hooks: list[RemovableHandle] = []
+    found = FirstTokenMaps([], [])
+    for module, repeated in _heard_at_first_token(model, head, batch):
+        tried = _cut(model, names[module], repeated)
+        if _says(model, head, batch, said):
+            hooks += tried
+            (found.repeated if repeated else found.alone).append(names[module])
+        else:
+            _remove(tried)
+    _remove(hooks)
     model.train(was_training)
     return found
 
 
-def compute_first_token_alone(model: PreTrainedModel, maps: Iterable[str]) -> None:
+def compute_first_token_alone(model: PreTrainedModel, maps: FirstTokenMaps) -> None:
     """Let linear maps compute one token a text, in place.
 
     What then stands at the other tokens behind them is of no use.
@@ -63,36 +78,135 @@ def compute_first_token_alone(model: PreTrainedModel, maps: Iterable[str]) -> No
         model: whose copy was looked at.
         maps: as `first_token_maps` names them.
     """
-    for name in maps:
-        model.get_submodule(name).register_forward_pre_hook(_cut)
+    for names, repeated in ((maps.alone, False), (maps.repeated, True)):
+        for name in names:
+            _cut(model, name, repeated)
 
 
-def _cut(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (inputs[0][:, :1], *inputs[1:])
+def _cut(model: PreTrainedModel, name: str, repeated: bool) -> list[RemovableHandle]:
+    """Let a map read the first token alone, and say the same of every token if others ask for that."""
+    module = model.get_submodule(name)
+    tokens = 0
+
+    def cut(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        nonlocal tokens
+        tokens = inputs[0].shape[1]
+        return (inputs[0][:, :1], *inputs[1:])
+
+    def repeat(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output.expand(-1, tokens, -1)
+
+    hooks = [module.register_forward_pre_hook(cut)]
+    if repeated:
+        hooks.append(module.register_forward_hook(repeat))
+        hooks += _attend_once(model.get_submodule(name.rpartition(".")[0]))
+    return hooks
 
 
-def _maps_last_first(model: PreTrainedModel, head: Head, batch: Batch) -> list[nn.Module]:
-    """Return the linear maps that read several tokens, the one that was called last first."""
-    calls: list[nn.Module] = []
-    tokens = batch["input_ids"].shape
+def _attend_once(attention: nn.Module) -> list[RemovableHandle]:
+    """Let a module answer queries that are repeated once; fused kernels would take ten times as long."""
+    mode = _AttendOnce()
 
-    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if inputs and inputs[0].shape[:-1] == tokens and tokens[1] > 1:
-            calls.append(module)
+    def enter(*_: Any) -> None:
+        mode.__enter__()
 
-    maps = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    hooks = [module.register_forward_pre_hook(note) for module in maps]
-    _what_is_read(model, head, batch)
+    def leave(*_: Any) -> None:
+        mode.__exit__(None, None, None)
+
+    return [
+        attention.register_forward_pre_hook(enter),
+        attention.register_forward_hook(leave, always_call=True),  # where memory runs out, too
+    ]
+
+
+class _AttendOnce(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        answer = _answer_once if func is scaled_dot_product_attention else func
+        return answer(*args, **(kwargs or {}))
+
+
+def _answer_once(
+    query: Float[Tensor, "*heads tokens width"],
+    key: Float[Tensor, "*heads keys width"],
+    value: Float[Tensor, "*heads keys width"],
+    attn_mask: Tensor | None = None,
+    *more: Any,
+    **named: Any,
+) -> Float[Tensor, "*heads tokens width"]:
+    tokens = query.shape[-2]
+    if query.stride(-2) == 0:  # as `expand` leaves it
+        query = query[..., :1, :]
+        attn_mask = attn_mask if attn_mask is None else attn_mask[..., :1, :]
+    said = scaled_dot_product_attention(query, key, value, attn_mask, *more, **named)
+    return said.expand(*said.shape[:-2], tokens, -1)
+
+
+def _remove(hooks: Iterable[RemovableHandle]) -> None:
     for hook in hooks:
         hook.remove()
-    return list(dict.fromkeys(reversed(calls)))
+
+
+def _heard_at_first_token(
+    model: PreTrainedModel, head: Head, batch: Batch
+) -> list[tuple[nn.Module, bool]]:
+    """Return the maps whose output for the first token of several alone matters, the last one first.
+
+    Returns:
+        Them, and whether they read the same as a map that matters for all tokens, as queries do.
+    """
+    calls = _calls(model, head, batch)
+    heard: dict[nn.Module, bool] = {}
+    for call in calls:
+        alone = call.gradient is not None and _is_of_first_token(call.gradient, batch["input_ids"])
+        heard[call.module] = heard.get(call.module, True) and alone
+    beside = [call.read for call in calls if not heard[call.module]]
+    read = {call.module: call.read for call in calls}
+    return [
+        (module, any(read[module] is other for other in beside))
+        for module in reversed(heard)
+        if heard[module]
+    ]
+
+
+class _Call(NamedTuple):
+    module: nn.Module
+    read: Tensor
+    gradient: Tensor | None
+    """Of what is read of the model, with respect to what the map says; None where it is not heard."""
+
+
+def _calls(model: PreTrainedModel, head: Head, batch: Batch) -> list[_Call]:
+    """Return the calls of linear maps, in their order."""
+    modules: list[nn.Module] = []
+    read: list[Tensor] = []
+    outputs: list[Tensor] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        modules.append(module)
+        read.append(inputs[0])
+        outputs.append(output if output.requires_grad else output.requires_grad_())
+
+    maps = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    hooks = [module.register_forward_hook(note) for module in maps]
+    with torch.enable_grad():
+        said = [value for value in _what_is_read(model, head, batch) if value.requires_grad]
+    _remove(hooks)
+    generator = torch.Generator().manual_seed(0)
+    # A sum would not do: that of a normalised vector is always the same.
+    drawn = [torch.randn(value.shape, generator=generator).to(value.device) for value in said]
+    gradients = torch.autograd.grad(said, outputs, drawn, allow_unused=True)
+    return [_Call(*call) for call in zip(modules, read, gradients, strict=True)]
+
+
+def _is_of_first_token(gradient: Float[Tensor, "..."], tokens: Int[Tensor, "rows tokens"]) -> bool:
+    several = gradient.shape[:-1] == tokens.shape and tokens.shape[1] > 1
+    return several and not bool(gradient[:, 1:].any())
 
 
 def _what_is_read(model: PreTrainedModel, head: Head, batch: Batch) -> list[Float[Tensor, "..."]]:
     """Return what the model says, the last layer's first token, and all tokens in front of it."""
-    with torch.no_grad():
-        inputs: Any = model_inputs(model, batch)
-        answer = head.run(model, inputs, None, output_hidden_states=True)
+    inputs: Any = model_inputs(model, batch)
+    answer = head.run(model, inputs, None, output_hidden_states=True)
     *states, last = answer.hidden_states
     said = [value for value in answer.values() if isinstance(value, Tensor)]
     return [*said, last[:, :1], *states]
@@ -102,7 +216,8 @@ def _says(
     model: PreTrainedModel, head: Head, batch: Batch, said: Sequence[Float[Tensor, "..."]]
 ) -> bool:
     try:
-        again = _what_is_read(model, head, batch)
+        with torch.no_grad():
+            again = _what_is_read(model, head, batch)
     except (RuntimeError, ValueError, IndexError):  # shapes that do not fit
         return False
     return all(_alike(*pair) for pair in zip(again, said, strict=True))

@@ -9,7 +9,12 @@ import torch
 from transformers import PreTrainedModel
 
 from distill_core.batches import Batch, row_lengths, training_batch
-from distill_core.first_token import ROWS, compute_first_token_alone, first_token_maps
+from distill_core.first_token import (
+    ROWS,
+    FirstTokenMaps,
+    compute_first_token_alone,
+    first_token_maps,
+)
 from distill_core.forward import run_model
 from distill_core.job import Job
 from distill_core.layers import map_layers
@@ -124,7 +129,7 @@ class Teaching:
         progress = (number - 1) / max(self.job.steps - 1, 1)
         return combine(pair, self._objective, progress, portion)
 
-    def _find_first_token_maps(self) -> Mapping[PreTrainedModel, list[str]]:
+    def _find_first_token_maps(self) -> Mapping[PreTrainedModel, FirstTokenMaps]:
         """Return the maps of each model of which the first token alone is read; none, where others may be.
 
         That is where losses look into the last layer or there is no other, where any token may be masked, or
@@ -139,11 +144,12 @@ class Teaching:
         if batch["input_ids"].ndim != 2:
             return {}
         found = {model: first_token_maps(model, self.job.head, batch) for model in models}
-        return found if all(found.values()) else {}
+        return found if all(maps.alone for maps in found.values()) else {}
 
     def _copy(self, model: PreTrainedModel, mode: Mode) -> PreTrainedModel:
         copied = with_attention(model, mode.attention)
-        compute_first_token_alone(copied, self._first_token_maps.get(model, ()))
+        if model in self._first_token_maps:
+            compute_first_token_alone(copied, self._first_token_maps[model])
         return copied
 
     def _student_output(self, model: PreTrainedModel, precision: Precision, batch: Batch) -> Output:

@@ -1,5 +1,6 @@
 """The command line. torch, prefect and mlflow are imported inside the commands that need them."""
 
+import atexit
 import gc
 import os
 import signal
@@ -31,6 +32,9 @@ OBJECTS_BETWEEN_COLLECTIONS = 100_000
 """Of Python's garbage collector. With its own 700, a quarter of the 19 seconds that torch, transformers,
 Prefect and MLflow take to import went into looking through what they keep (two cores of Zen 3)."""
 
+_stopped = Event()
+"""Set by Ctrl-C or a signal to stop."""
+
 _ended = Event()
 """Set when a command is over, and Python begins to shut down."""
 
@@ -61,6 +65,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 def main() -> None:
     """Run the command line; a mistake ends with one message and its exit code, not a traceback."""
+    atexit.register(_leave_if_stopped)  # the first to be registered is the last to be called
     _set_up_libraries()
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     try:
@@ -237,8 +242,19 @@ def _stop(signal_number: int, frame: object) -> None:
     # Past sys.stderr, which may be in the middle of a line.
     os.write(2, b"distill-deploy: stopped; what is finished will not be made again\n")
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    _stopped.set()
     Thread(target=_leave, daemon=True).start()
     raise KeyboardInterrupt  # typer ends with the exit code STOPPED
+
+
+def _leave_if_stopped() -> None:
+    """Leave without taking Python apart, in the midst of what libraries' threads and `_leave` still do.
+
+    A run that was stopped ended with a segmentation fault there, once, on a busy machine.
+    """
+    if _stopped.is_set():
+        sys.stdout.flush()
+        os._exit(STOPPED)
 
 
 def _leave() -> None:

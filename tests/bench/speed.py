@@ -227,7 +227,8 @@ def _products(work: Work, model: Any) -> int:
 
     model = model.cpu()
     some = work.collate(work.train.select(range(ROWS)).to_list())
-    first_alone = first_token_maps(model, work.head, some)
+    maps = first_token_maps(model, work.head, some)
+    first_alone = {*maps.alone, *maps.repeated}
     tokens, texts = sum(work.train["length"][:]), len(work.train)
     return sum(
         module.weight.numel() * (texts if name in first_alone else tokens)

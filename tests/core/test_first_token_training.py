@@ -6,17 +6,19 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
 from transformers import PreTrainedModel
 
 from distill_core.batches import Batch, collate
 from distill_core.config import LossWeights, TrainingSettings
-from distill_core.first_token import compute_first_token_alone, first_token_maps
+from distill_core.first_token import FirstTokenMaps, compute_first_token_alone, first_token_maps
 from distill_core.forward import run_model
 from distill_core.heads import HEADS, Head
 from distill_core.job import Job
 from distill_core.losses import Output
-from distill_core.mode import Mode
+from distill_core.mode import Mode, with_attention
 from distill_core.student import build_student
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.teaching import Teaching
@@ -24,6 +26,11 @@ from tests.core.family_models import SMALL, save_small
 
 SHARED = {"albert"}
 """One set of weights serves all layers."""
+
+OTHER_QUERIES = {"deberta", "deberta-v2", "modernbert"}
+"""One map makes queries, keys and values, or reads relative positions too."""
+
+NONE = FirstTokenMaps([], [])
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +82,8 @@ def test_a_text_classifier_of_every_family_answers_and_learns_the_same_with_less
     folder = save_small(family, "ForSequenceClassification", tokenizer, tmp_path)
     whole, cut = load_model(folder).eval(), load_model(folder).eval()
     maps = first_token_maps(cut, head, batch())
-    assert len(maps) >= 2
+    assert len(maps.alone) >= 2
+    assert bool(maps.repeated) == (family not in OTHER_QUERIES)
     assert not hooked(cut)
     compute_first_token_alone(cut, maps)
     assert work(cut, head) < 0.95 * work(whole, head)
@@ -93,7 +101,7 @@ def test_maps_that_serve_all_layers_compute_every_token(
     family: str, tokenizer: Any, head: Head, tmp_path: Path
 ) -> None:
     model = load_model(save_small(family, "ForSequenceClassification", tokenizer, tmp_path))
-    assert first_token_maps(model, head, batch()) == []
+    assert first_token_maps(model, head, batch()) == NONE
 
 
 @pytest.mark.parametrize(
@@ -109,7 +117,14 @@ def test_a_training_cuts_copies_of_both_models_unless_losses_look_into_the_last_
     copies = teaching.models(Mode("fp32", "sdpa"))
     layer = "bert.encoder.layer.1."
     names = {
-        layer + name for name in ("attention.output.dense", "intermediate.dense", "output.dense")
+        layer + name
+        for name in (
+            "attention.self",
+            "attention.self.query",
+            "attention.output.dense",
+            "intermediate.dense",
+            "output.dense",
+        )
     }
     assert hooked(copies.student) == (names if cut else set())
     assert not hooked(student) | hooked(fitted_teacher)
@@ -123,7 +138,54 @@ def test_a_training_cuts_copies_of_both_models_unless_losses_look_into_the_last_
 def test_texts_of_one_token_tell_nothing(tokenizer: Any, head: Head, tmp_path: Path) -> None:
     model = load_model(save_small("bert", "ForSequenceClassification", tokenizer, tmp_path))
     short = {name: tensor[:, :1] for name, tensor in batch().items() if tensor.ndim == 2}
-    assert first_token_maps(model, head, short) == []
+    assert first_token_maps(model, head, short) == NONE
+
+
+@pytest.mark.parametrize(("found_with", "used_with"), [("sdpa", "eager"), ("eager", "sdpa")])
+def test_what_was_found_with_one_attention_holds_with_another(
+    found_with: str, used_with: str, tokenizer: Any, head: Head, tmp_path: Path
+) -> None:
+    whole = load_model(save_small("bert", "ForSequenceClassification", tokenizer, tmp_path)).eval()
+    maps = first_token_maps(with_attention(whole, found_with), head, batch())
+    assert len(maps.repeated) == 1
+    cut = with_attention(whole, used_with)
+    compute_first_token_alone(cut, maps)
+    logits = [run_model(model, head, batch(), (1,), {"logits"}).logits for model in (cut, whole)]
+    assert_close(*logits, atol=1e-5, rtol=1e-4)
+
+
+class QueriesSeen(TorchFunctionMode):
+    """Notes how many queries each attention is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: list[int] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is scaled_dot_product_attention:
+            self.counts.append(args[0].shape[-2])
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_last_attention_is_asked_once_a_text_even_after_memory_ran_out(
+    tokenizer: Any, head: Head, tmp_path: Path
+) -> None:
+    model = load_model(save_small("bert", "ForSequenceClassification", tokenizer, tmp_path)).eval()
+    compute_first_token_alone(model, first_token_maps(model, head, batch()))
+
+    def run_out(*_: Any) -> None:
+        raise MemoryError
+
+    key = model.get_submodule("bert.encoder.layer.3.attention.self.key")
+    full = key.register_forward_pre_hook(run_out)
+    with pytest.raises(MemoryError):
+        run_model(model, head, batch(), (1,), {"logits"})
+    full.remove()
+    with QueriesSeen() as queries:
+        run_model(model, head, batch(), (1,), {"logits"})
+        every = torch.randn(1, 1, 5, 4)
+        scaled_dot_product_attention(every[..., :1, :].expand(-1, -1, 5, -1), every, every)
+    assert queries.counts == [12, 12, 12, 1, 5]
 
 
 def hooked(model: PreTrainedModel) -> set[str]:
@@ -138,6 +200,6 @@ def test_a_head_that_reads_every_token_gets_every_token(
 ) -> None:
     head = HEADS[name](labels)
     model = load_model(save_small("bert", head.architecture_suffix, tokenizer, tmp_path)).train()
-    assert first_token_maps(model, head, batch()) == []
+    assert first_token_maps(model, head, batch()) == NONE
     assert model.training
     assert not hooked(model)
