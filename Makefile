@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Each test computes with one thread. tests/conftest.py tells which stay together, since they share what is slow to
 # make, and which are begun first.
-AT_ONCE := -n 2 --dist loadgroup --no-loadscope-reorder
+AT_ONCE := -n 2 --no-loadscope-reorder
 INSTALLED := .venv/.installed
 
 .PHONY: install demo verifiers places test test-all check fix bench faults up lock clean

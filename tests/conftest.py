@@ -3,15 +3,18 @@
 import itertools
 import os
 import random
+from functools import cache
 from pathlib import Path
 from string import ascii_lowercase
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import jaxtyping
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 # Every annotated shape and type in distill_core is checked at each call. Before its first import.
 jaxtyping.install_import_hook("distill_core", "beartype.beartype")
@@ -60,18 +63,31 @@ SHAPE = {
 }
 
 FINISHED_RUN = "finished_run"
-"""The fixture that takes longest to make: tests that ask for it stay together; others, with their file's."""
+"""The fixture that takes longest to make: files that ask for it stay together; of others, each by itself."""
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in a hook of the same name
+class Together(LoadScopeScheduling):
+    """Keeps in one process what shares what is slow to make."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return FINISHED_RUN if _asks_for_finished_run(self.config.rootpath / file) else file
+
+
+@cache
+def _asks_for_finished_run(file: Path) -> bool:
+    return FINISHED_RUN in file.read_text(encoding="utf-8")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    # Not by its marks of groups: pytest 9.2 drops what pytest-xdist 3.8 writes them into, silently.
+    return Together(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep in one process what shares what is slow to make; begin with whole pipelines, so none waits."""
+    """Begin with whole pipelines, so that none is left for the end."""
     items.sort(key=lambda item: "flows" not in item.path.parts)
-    for item in items:
-        group = (
-            FINISHED_RUN if FINISHED_RUN in getattr(item, "fixturenames", ()) else item.path.name
-        )
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_configure() -> None:

@@ -52,6 +52,7 @@ ABLATIONS = {
     "without the soft loss": Recipe(losses={"distillation": 0.0}),
     "without the cosine loss": Recipe(losses={"cosine": 0.0}),
     "labels alone": Recipe(taught=False),
+    "cosine on the last layer": Recipe(losses={"hidden_layers": "last"}),
     "cosine on every mapped layer": Recipe(losses={"hidden_layers": "uniform"}),
     "temperature 1": Recipe(losses={"temperature": 1.0}),
     "temperature 4": Recipe(losses={"temperature": 4.0}),

@@ -2,7 +2,8 @@
 
 The same teacher, student, rows, losses, batch size, epochs, learning rate and validation after each epoch.
 The others do what their tutorials do: fp32, batches padded to their longest row, AdamW over all parameters,
-the last layer's hidden states of all tokens computed and aligned, where ours are the first token's.
+the last layer computed for all tokens and aligned, where ours is computed for the first, and the one before
+is aligned.
 Whoever has a GPU all train on it, and there a Trainer in bf16 is one way more.
 
 TextBrewer is no dependency: clone airaria/TextBrewer, and name its folder `src` in TEXTBREWER, with the

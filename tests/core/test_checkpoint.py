@@ -2,15 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from datasets import DatasetDict
+from datasets import DatasetDict, load_from_disk
 from transformers import PreTrainedModel
 
 from distill_core import checkpoint
@@ -19,7 +17,9 @@ from distill_core.config import LossWeights, TrainingSettings
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.job import Job, StepRecord
 from distill_core.student import build_student, save_model
+from distill_core.teacher import load_model
 from distill_core.training import EpochRecord, Trained, distill
+from tests.core.forks import fresh_processes
 
 Weights = dict[str, torch.Tensor]
 
@@ -124,21 +124,19 @@ def test_a_process_killed_at_any_step_leaves_a_training_that_goes_on_bit_for_bit
 def run_process(folder: Path, name: str, last: int = 0) -> Weights | None:
     """Train in a process that kills itself at a step; return the weights, if it got that far."""
     (folder / name).mkdir(exist_ok=True)
-    arguments = [str(folder), name, str(last)]
-    done = subprocess.run([sys.executable, __file__, *arguments], check=False, text=True)
+    process = fresh_processes().Process(target=train_prepared, args=(folder, name, last))
+    process.start()
+    process.join()
     if last:
-        assert done.returncode == -signal.SIGKILL
+        assert process.exitcode == -signal.SIGKILL
         return None
-    assert done.returncode == 0
+    assert process.exitcode == 0
     weights: Weights = torch.load(folder / f"{name}.pt", weights_only=True)
     return weights
 
 
-def main(folder: Path, name: str, last: int) -> None:
+def train_prepared(folder: Path, name: str, last: int) -> None:
     """Train what a test prepared."""
-    from datasets import load_from_disk
-
-    from distill_core.teacher import load_model
 
     def listen(record: Any) -> None:
         if isinstance(record, StepRecord) and record.step == last:
@@ -153,7 +151,3 @@ def main(folder: Path, name: str, last: int) -> None:
     models = [load_model(folder / part) for part in ("start", "teacher")]
     trained = distill(*models, job, listen, folder / name)
     torch.save(trained.model.state_dict(), folder / f"{name}.pt")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -1,7 +1,6 @@
 """The teacher's outputs, kept: as it gave them, asked for once, and gone afterwards."""
 
 from dataclasses import replace
-from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from distill_core.teacher_outputs import TeacherOutputs, fits, size_bytes
 from distill_core.training import Trained, distill
 from tests.conftest import PATIENCE_S
 from tests.core.family_models import narrow
+from tests.core.forks import fresh_processes
 
 SHAPE = (1, 32)
 ROW = 2 * 32
@@ -103,9 +103,7 @@ def keep(folders: list[Path], number: int, together: Barrier) -> None:
 
 
 def test_processes_that_open_one_folder_at_once_keep_the_same_outputs(tmp_path: Path) -> None:
-    # Not forked from this one, which may have anything open: from a server that read this file alone.
-    processes = get_context("forkserver")
-    processes.set_forkserver_preload([__name__])
+    processes = fresh_processes()
     folders = [tmp_path / str(turn) for turn in range(20)]
     for folder in folders:
         folder.mkdir()
