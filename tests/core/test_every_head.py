@@ -313,7 +313,7 @@ def test_a_head_learns_exports_quantizes_and_verifies(
     tokenize(splits, case.head, load_tokenizer(folder), max_length=32, folder=tmp_path / "rows")
     rows = open_tokenized(tmp_path / "rows")
 
-    settings = TrainingSettings(epochs=12, batch_size=8, learning_rate=0.003, precision="fp32")
+    settings = TrainingSettings(epochs=12, batch_size=16, learning_rate=0.005, precision="fp32")
     work = Job(rows["train"], rows["validation"], case.head, LossWeights(), settings)
     teacher = distill(load_model(folder), None, work, listen=lambda record: None).model
     start = build_student(teacher, seen.layer_prefix, pick_layers(seen.stack.kinds, StudentShape()))
