@@ -42,7 +42,7 @@ def first_token_maps(model: PreTrainedModel, head: Head, batch: Batch) -> FirstT
     Args:
         model: left as it is.
         head: of the model.
-        batch: some rows, each one sequence of tokens; the beginning of a few is enough.
+        batch: some rows; the beginning of a few is enough.
 
     Returns:
         None of them, where the head reads other tokens or the family goes another way.
@@ -51,7 +51,9 @@ def first_token_maps(model: PreTrainedModel, head: Head, batch: Batch) -> FirstT
     model.eval()
     names = {module: name for name, module in model.named_modules()}
     batch = {
-        name: batch[name][:ROWS, :TOKENS].to(model.device) for name in MODEL_INPUTS if name in batch
+        name: batch[name][:ROWS, ..., :TOKENS].to(model.device)
+        for name in MODEL_INPUTS
+        if name in batch
     }
     with torch.no_grad():
         said = _what_is_read(model, head, batch)
@@ -155,9 +157,10 @@ def _heard_at_first_token(
         Them, and whether they read the same as a map that matters for all tokens, as queries do.
     """
     calls = _calls(model, head, batch)
+    sequences = batch["input_ids"].flatten(0, -2)
     heard: dict[nn.Module, bool] = {}
     for call in calls:
-        alone = call.gradient is not None and _is_of_first_token(call.gradient, batch["input_ids"])
+        alone = call.gradient is not None and _is_of_first_token(call.gradient, sequences)
         heard[call.module] = heard.get(call.module, True) and alone
     beside = [call.read for call in calls if not heard[call.module]]
     read = {call.module: call.read for call in calls}
@@ -198,8 +201,10 @@ def _calls(model: PreTrainedModel, head: Head, batch: Batch) -> list[_Call]:
     return [_Call(*call) for call in zip(modules, read, gradients, strict=True)]
 
 
-def _is_of_first_token(gradient: Float[Tensor, "..."], tokens: Int[Tensor, "rows tokens"]) -> bool:
-    several = gradient.shape[:-1] == tokens.shape and tokens.shape[1] > 1
+def _is_of_first_token(
+    gradient: Float[Tensor, "..."], sequences: Int[Tensor, "sequences tokens"]
+) -> bool:
+    several = gradient.shape[:-1] == sequences.shape and sequences.shape[1] > 1
     return several and not bool(gradient[:, 1:].any())
 
 

@@ -130,7 +130,8 @@ def compare(student: Answers, teacher: Answers, head: Head, temperature: float) 
     for a softmax θ² times the Kullback-Leibler divergence of the softened answers.
     """
     total = 0.0
-    for ours, theirs in zip(student.positions, teacher.positions, strict=True):
+    for positions_of in zip(student.positions, teacher.positions, strict=True):
+        ours, theirs = (logits.double() for logits in positions_of)  # two losses nearly alike
         least = head.soft_loss(theirs, theirs, temperature)
         total += len(theirs) * float(head.soft_loss(ours, theirs, temperature) - least)
     positions = sum(map(len, teacher.positions))

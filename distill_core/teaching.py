@@ -132,8 +132,7 @@ class Teaching:
     def _find_first_token_maps(self) -> Mapping[PreTrainedModel, FirstTokenMaps]:
         """Return the maps of each model of which the first token alone is read; none, where others may be.
 
-        That is where losses look into the last layer or there is no other, where any token may be masked, or
-        a row is several sequences.
+        That is where losses look into the last layer or there is no other, or where any token may be masked.
         """
         models = [self._start] if self._teacher is None else [self._start, self._teacher]
         looked_into = self.job.weights.hidden_layers != "auto" or not self._reads <= KEPT
@@ -141,8 +140,6 @@ class Teaching:
             return {}
         numbers = list(range(min(ROWS, len(self.job.train))))
         batch = training_batch(self.job.train, numbers, self._start.config.pad_token_id)
-        if batch["input_ids"].ndim != 2:
-            return {}
         found = {model: first_token_maps(model, self.job.head, batch) for model in models}
         return found if all(maps.alone for maps in found.values()) else {}
 

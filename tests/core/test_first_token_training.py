@@ -96,6 +96,21 @@ def test_a_text_classifier_of_every_family_answers_and_learns_the_same_with_less
         assert_close(gradient / scale, theirs[name] / scale, atol=1e-4, rtol=1e-3, msg=name)
 
 
+def test_choices_are_read_by_their_first_tokens_as_well(tokenizer: Any, tmp_path: Path) -> None:
+    head = HEADS["multiple-choice"](())
+    folder = save_small("bert", head.architecture_suffix, tokenizer, tmp_path)
+    whole, cut = load_model(folder).eval(), load_model(folder).eval()
+    of_two = {"labels": torch.tensor([0, 1])}
+    choices = {name: batch()[name].reshape(2, 2, -1) for name in ("input_ids", "attention_mask")}
+    maps = first_token_maps(cut, head, choices)
+    assert (len(maps.alone), len(maps.repeated)) == (3, 1)
+    compute_first_token_alone(cut, maps)
+    read = {"logits", "hidden"}
+    ours, theirs = (run_model(m, head, {**choices, **of_two}, (3,), read) for m in (cut, whole))
+    assert_close(ours.logits, theirs.logits, atol=1e-5, rtol=1e-4)
+    assert_close(ours.hidden, theirs.hidden, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("family", sorted(SHARED))
 def test_maps_that_serve_all_layers_compute_every_token(
     family: str, tokenizer: Any, head: Head, tmp_path: Path

@@ -139,7 +139,8 @@ def test_the_cosine_is_of_all_tokens_of_all_choices(
     settings = TrainingSettings(
         epochs=1, batch_size=12, precision="fp32", learning_rate=1e-9, dropout=False
     )
-    job = Job(rows["train"], rows["validation"], HEAD, LossWeights(), settings)
+    weights = LossWeights(hidden_layers="last")
+    job = Job(rows["train"], rows["validation"], HEAD, weights, settings)
     student = build_student(teacher, "bert.encoder.layer.", (0, 2))
     (step,) = distill(student, teacher, job, lambda record: None).steps
     angles = []
