@@ -169,3 +169,38 @@ def test_report_prints_what_the_run_printed_and_draws_the_page_anew(
 @pytest.mark.parametrize("command", ["verify", "benchmark", "report"])
 def test_folder_of_something_else_is_wrong_input(lone_cli, desk, command):
     assert "accepted: " in lone_cli(command, desk.data, code=2).stderr
+
+
+STOPPED_AT_THE_END = """
+import os, signal, sys
+from flows import cli
+
+class Last:
+    def __del__(self):
+        print("taken apart")
+
+last = Last()
+if sys.argv.pop() == "stopped":
+    signal.signal(signal.SIGINT, cli._stop)
+    cli.app.command("stop")(lambda: (print("half"), os.kill(os.getpid(), signal.SIGINT)))
+    sys.argv.append("stop")
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "printed"),
+    [(("stopped",), 130, "half\n"), (("--help", "whole"), 0, "taken apart\n")],
+)
+def test_stopped_command_leaves_before_python_takes_itself_apart(
+    lone_cli, arguments, code, printed
+):
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_AT_THE_END, *arguments],
+        env=lone_cli.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stdout.endswith(printed)
