@@ -255,7 +255,7 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         "timing chose and without dropout, as all of SST-2 is learnt. Of the last layer ours computes "
         "queries and what is behind the attention for the first token alone, and aligns the layer before, "
         "where the others compute and align all tokens of the last, as ours did on the machines with VNNI, "
-        "whose rows are older. Accuracy and "
+        "whose rows are older. The peak is the better of the two rounds'. Accuracy and "
         "agreement with the teacher on 872 validation rows.",
         (
             ("rows", _figure("rows", "{:,.0f}")),
