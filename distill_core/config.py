@@ -68,6 +68,9 @@ class DataSource(Section):
     unlabelled: str | None = None
     """More text, best of the kind that the student will read, a file with one example a line or a column:
     only the teacher speaks on it."""
+    unlabelled_kept: Literal["all", "telling"] = "all"
+    """telling: of these texts those alone in which a tagger of words finds something. Where there are more
+    than a training should read, they teach most; few texts are better read whole."""
     augment: Literal["auto"] | NonNegativeInt = "auto"
     """Copies of each training text with some words replaced by words alike: only the teacher speaks on
     them. TinyBERT, whose recipe this is, had 20. auto makes 2 where train has fewer than 30,000 rows."""

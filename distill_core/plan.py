@@ -127,6 +127,11 @@ def _check_losses(pipeline: Pipeline, teacher: ModelDescription) -> None:
                 f"data.{name}: {teacher.head.name} reads no text as it stands; accepted: "
                 f"{'null' if accepted is None else accepted}"
             )
+    if pipeline.data.unlabelled_kept == "telling" and not teacher.head.may_find_nothing:
+        raise ConfigError(
+            f"data.unlabelled_kept: telling, and {teacher.head.name} has no class of words that are "
+            "nothing in particular (O); accepted: all"
+        )
     _check_task_loss(weights, teacher.head)
     if "relation" in weights.at(0.0):
         _check_relation(teacher)

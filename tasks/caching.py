@@ -101,6 +101,7 @@ STAGES = {
             "columns",
             "dataset",
             "unlabelled",
+            "telling",
             "augmentation",
             "duplicates",
             "batches",

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import State
 
+from distill_core.dataset import Splits
 from distill_core.errors import SourceUnreachable
 from distill_core.files import copy_tree
 from distill_core.plan import check_fit
@@ -97,6 +98,7 @@ def prepare_data(job: Job, teacher: Stage) -> State[Stage]:
     inputs = {
         "fingerprint": data_fingerprint(source),
         "unlabelled": unlabelled_fingerprint(source),
+        "unlabelled_kept": source.unlabelled_kept,
         "teacher": teacher.key,
         "columns": source.columns.model_dump(),
         "config": source.config,
@@ -112,6 +114,8 @@ def prepare_data(job: Job, teacher: Stage) -> State[Stage]:
 
         head, tokenizer = head_of(teacher), load_tokenizer(teacher.folder)
         splits = read_dataset(source, head, job.pipeline.training.seed)
+        if source.unlabelled_kept == "telling":
+            splits = _telling(splits, teacher, source.max_length)
         copies = count_copies(source.augment, head, len(splits.train))
         more = _augmentation(job, teacher, tokenizer, copies) if copies else None
         tokenize(splits, head, tokenizer, source.max_length, folder / ROWS, more)
@@ -126,6 +130,17 @@ def prepare_data(job: Job, teacher: Stage) -> State[Stage]:
     stage = replace(stage, facts={"source": source.source, **stage.facts})
     publish_facts(job.pipeline.name, stage)
     return as_state(stage)
+
+
+def _telling(splits: Splits, teacher: Stage, max_length: int) -> Splits:
+    from distill_core.telling import telling_texts
+
+    if splits.unlabelled is None:
+        return splits
+    head, tokenizer = head_of(teacher), load_tokenizer(teacher.folder)
+    model = load_model(teacher.folder)
+    texts, notes = telling_texts(splits.unlabelled, model, head, tokenizer, max_length)
+    return replace(splits, unlabelled=texts, notes=(*splits.notes, *notes))
 
 
 def _augmentation(job: Job, teacher: Stage, tokenizer: Any, copies: int) -> Any:

@@ -58,6 +58,8 @@ class Head(ABC):
     """What the model is, for the README of a bundle: "a text classifier"."""
     reading: ClassVar[str]
     """How an app reads the logits, for the same."""
+    empty_class: ClassVar[str | None] = None
+    """The class of what is nothing in particular, of which a text may be throughout."""
     single_label: ClassVar[bool] = False
     """Whether a unit has exactly one of the classes, so that classes can count unlike."""
     agreeing: ClassVar[str] = "same answer as the teacher"
@@ -65,6 +67,11 @@ class Head(ABC):
     tolerance: ClassVar[float] = 0.1
     """Largest difference of a golden number on another processor: of logits of 12 layers, 0.03 were seen
     between x86 with VNNI and arm64."""
+
+    @property
+    def may_find_nothing(self) -> bool:
+        """Whether there is such a class."""
+        return self.empty_class in self.labels
 
     @classmethod
     @abstractmethod

@@ -34,6 +34,7 @@ class TokenClassification(Head):
         "of its first piece, and special tokens have none."
     )
     single_label = True
+    empty_class = "O"
 
     @classmethod
     def fits(cls, problem_type: str | None, labels: int) -> bool:

@@ -3,7 +3,7 @@
 import sys
 
 from tests.bench.cells import CELLS, SHARED
-from tests.bench.corpora import CLONES, CORPORA, readable
+from tests.bench.corpora import CORPORA, missing
 from tests.bench.harness import has_gpu, run_cells
 from tests.bench.tables import OVER_SEEDS, TABLES, write_tables
 
@@ -22,11 +22,8 @@ def main(tables: list[str]) -> None:
         print("torch finds no GPU here, so cells that need one are not measured")
         chosen = [cell for cell in chosen if not cell.needs_gpu]
     for corpus in CORPORA:
-        if not readable(corpus):
-            folder = CLONES / str(corpus.clone)
-            print(
-                f"{folder} is not there ({corpus.origin}), so cells with {corpus.name} are not measured"
-            )
+        for folder, origin in missing(corpus).items():
+            print(f"{folder} is not there ({origin}), so cells with {corpus.name} are not measured")
     for cell in chosen:
         run_cells([cell])
         write_tables()

@@ -3,8 +3,8 @@
 import html
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.bench.harness import ROOT, slug
@@ -26,9 +26,8 @@ class Corpus:
     name: str
     texts: Callable[[str], list[str]]
     """For a task, of whose own rows it has none."""
-    clone: str | None = None
-    """A folder of `CLONES` that has it, of the repository `origin`; None is at hand."""
-    origin: str = ""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Folders of `CLONES` that have them, and the repository of each; what is in none is at hand."""
 
     def first(self, count: int) -> "Corpus":
         """Return the corpus of its first texts."""
@@ -50,8 +49,13 @@ class Corpus:
 
 def readable(corpus: Corpus | None) -> bool:
     """Tell whether its texts are here, of which None has none."""
-    clone = corpus and corpus.clone
-    return clone is None or (CLONES / clone).is_dir()
+    return corpus is None or not missing(corpus)
+
+
+def missing(corpus: Corpus) -> dict[Path, str]:
+    """Return the folders that it lacks, and the repository of each."""
+    folders = {CLONES / name: origin for name, origin in corpus.origins.items()}
+    return {folder: origin for folder, origin in folders.items() if not folder.is_dir()}
 
 
 def _other_tasks(task: str) -> list[str]:
@@ -101,8 +105,14 @@ def _some(texts: Iterable[str], count: int) -> list[str]:
 
 OTHER_TASKS = Corpus("texts of other tasks", _other_tasks)
 """Training rows of other tasks here, and sentences of WikiText-2."""
-REVIEWS = Corpus("movie reviews", _reviews, "AMLM", "github.com/dax44/AMLM at 05fb2144")
+REVIEWS = Corpus("movie reviews", _reviews, {"AMLM": "github.com/dax44/AMLM at 05fb2144"})
 """Sentences of the 50,000 rated reviews of the Large Movie Review Dataset (Maas et al. 2011)."""
-TWEETS = Corpus("tweets", _tweets, "tweeteval", "github.com/cardiffnlp/tweeteval at 4fbd22cd")
+TWEETS = Corpus("tweets", _tweets, {"tweeteval": "github.com/cardiffnlp/tweeteval at 4fbd22cd"})
 """Of TweetEval's tasks (Barbieri et al. 2020)."""
-CORPORA = (OTHER_TASKS, REVIEWS, TWEETS)
+ALL_KINDS = Corpus(
+    "texts of all kinds",
+    lambda task: [*_other_tasks(task), *_reviews(task)[:40_000], *_tweets(task)],
+    {**REVIEWS.origins, **TWEETS.origins},
+)
+"""40,000 of each."""
+CORPORA = (OTHER_TASKS, REVIEWS, TWEETS, ALL_KINDS)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from tests.bench.corpora import OTHER_TASKS, TWEETS, Corpus
+from tests.bench.corpora import ALL_KINDS, OTHER_TASKS, TWEETS, Corpus
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class Recipe:
     student: Mapping[str, Any] = field(default_factory=dict)
     unlabelled: Corpus | None = None
     """What is read too, on which only the teacher speaks."""
+    telling: bool = False
+    """Whether those of these texts alone are read in which the teacher finds something."""
     augment: int | Literal["auto"] = 0
     """Copies of each training text with some words replaced."""
     taught: bool = True
@@ -43,6 +45,7 @@ RECIPES = {
     ),
     "unlabelled-between, 8 epochs": _LONGER,
     "tweets-between, 8 epochs": replace(_LONGER, unlabelled=TWEETS),
+    "telling-between, 8 epochs": replace(_LONGER, unlabelled=ALL_KINDS, telling=True),
 }
 """Table: setting → how a student of the retention table is made."""
 

@@ -55,7 +55,9 @@ def measure_retention(
     with TemporaryDirectory() as folder:
         scratch = Path(folder)
         more = recipe.unlabelled and recipe.unlabelled.write(scratch, name)
-        rows = tokenized(name, seen.head, seen.folder, scratch, more, recipe.augment)
+        rows = tokenized(
+            name, seen.head, seen.folder, scratch, more, recipe.augment, recipe.telling
+        )
         start = _start(teacher, seen, recipe, rows["train"], seed)
         job = Job(
             rows["train"],

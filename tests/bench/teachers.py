@@ -1,7 +1,7 @@
 """Teachers for the retention table: all-minilm-l6-v2, fine-tuned on the labels of a public task."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -128,6 +128,7 @@ def tokenized(
     scratch: Path,
     unlabelled: Path | None = None,
     augment: int | Literal["auto"] = 0,
+    telling: bool = False,
 ) -> Any:
     """Return the splits of a task as a model reads them, mapped into memory from a folder."""
     from distill_core import augmentation
@@ -135,6 +136,7 @@ def tokenized(
     from distill_core.config import Columns, DataSource
     from distill_core.dataset import read_dataset
     from distill_core.teacher import load_model, load_tokenizer
+    from distill_core.telling import telling_texts
     from distill_core.unlabelled import count_copies
 
     columns = Columns(**TASKS[name].columns)
@@ -142,6 +144,9 @@ def tokenized(
     source = DataSource(source=str(SHARED / "data" / name), columns=columns, unlabelled=more)
     splits = read_dataset(source, head, 0)
     tokenizer, more_rows = load_tokenizer(model), None
+    if splits.unlabelled is not None and telling:
+        texts, _ = telling_texts(splits.unlabelled, load_model(model), head, tokenizer, 128)
+        splits = replace(splits, unlabelled=texts)
     copies = count_copies(augment, head, len(splits.train))
     if copies:
         words = load_model(model).get_input_embeddings().weight

@@ -78,6 +78,22 @@ def test_relations_are_refused_of_a_family_with_one_map(
         check(teacher, relation={"from": 0.0, "to": 1.0})
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name].head.reads_plain_text])
+def test_telling_texts_are_refused_where_a_head_finds_something_in_each(
+    name: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    case = CASES[name]
+    teacher = save_small("bert", case.head.architecture_suffix, tokenizer, tmp_path, **case.config)
+    kept = {"unlabelled": "x.txt", "unlabelled_kept": "telling"}
+    if name == "token-classification":
+        check(teacher, kept)
+        return
+    with pytest.raises(
+        ConfigError, match=rf"unlabelled_kept: telling, and {name} .*accepted: all$"
+    ):
+        check(teacher, kept)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "accepted"), [("unlabelled", "x.txt", "null"), ("augment", 2, "0")]
 )

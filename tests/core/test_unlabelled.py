@@ -22,6 +22,7 @@ from distill_core.errors import DataError
 from distill_core.heads import Head
 from distill_core.heads.multiple_choice import MultipleChoice
 from distill_core.heads.sequence_classification import SequenceClassification
+from distill_core.heads.token_classification import TokenClassification
 from distill_core.job import Job, StepRecord
 from distill_core.schedule import epochs
 from distill_core.student import build_student
@@ -63,6 +64,17 @@ def test_a_file_of_texts_is_read_but_for_empty_repeated_and_scored_ones(
     told = "unlabelled: 4 of 7 texts are empty, stand there twice or are scored, and were left out"
     # An empty line is no row to the reader of csv files.
     assert splits.notes == (told.replace("4 of 7", "3 of 6") if name.endswith("csv") else told,)
+
+
+def test_a_scored_text_of_words_is_left_out_however_it_is_spaced(tmp_path: Path) -> None:
+    for name, words in (("train", ["a", "b"]), ("validation", ["Well", ",", "a", "film", "!"])):
+        table = pa.table({"tokens": [words], "tags": [[0] * len(words)]})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    (tmp_path / "more.txt").write_text("Well, a film!\nWell , a film !\nwell, a film!\n")
+    source = DataSource(source=str(tmp_path), unlabelled=str(tmp_path / "more.txt"))
+    splits = read_dataset(source, TokenClassification(("O", "B-THING")), seed=0)
+    assert splits.unlabelled is not None
+    assert splits.unlabelled["text"][:] == ["well, a film!"]
 
 
 def test_a_single_column_of_texts_may_have_any_name(tmp_path: Path) -> None:

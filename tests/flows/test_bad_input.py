@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from mlflow import MlflowClient
+from safetensors.torch import load_file, save_file
 
 from tests.flows.conftest import CLOSED_PORT, Desk
 
@@ -88,6 +89,23 @@ def _cut_short(desk):
 def _no_tokenizer(desk):
     for path in (*desk.teacher.glob("tokenizer*"), desk.teacher / "vocab.txt"):
         path.unlink()
+
+
+def _finds_nothing(desk):
+    """Make the teacher one of words, which answers O to each of them."""
+    tags = {"id2label": {0: "O", 1: "B-THING"}, "label2id": {"O": 0, "B-THING": 1}}
+    _config(architectures=["BertForTokenClassification"], **tags)(desk)
+    path = desk.teacher / "model.safetensors"
+    weights = {k: v for k, v in load_file(path).items() if "pooler" not in k}
+    save_file({**weights, "classifier.bias": torch.tensor([1e3, -1e3])}, path, {"format": "pt"})
+    for split in ("train", "validation"):
+        words = [
+            text.split()
+            for text in pq.read_table(desk.data / f"{split}.parquet")["text"].to_pylist()
+        ]
+        table = pa.table({"tokens": words, "tags": [[len(text) % 2 for text in w] for w in words]})
+        pq.write_table(table, desk.data / f"{split}.parquet")
+    (desk.folder / "more.txt").write_text("one text\nanother\n")
 
 
 IN_THE_FILE = [
@@ -229,6 +247,12 @@ AT_THE_DOOR = [
         (f"tracking.uri: {CLOSED_PORT} does not answer", "mlflow server"),
         code=1,
         settings=(f"tracking.uri={CLOSED_PORT}",),
+    ),
+    Mistake(
+        "texts in which the teacher finds nothing",
+        _finds_nothing,
+        ("data.unlabelled: the teacher answers O to every word of its 2 texts", "or null"),
+        settings=("data.unlabelled=./more.txt", "data.unlabelled_kept=telling"),
     ),
     Mistake(
         "file where the runs should go",
