@@ -78,6 +78,14 @@ class DataSource(Section):
     """Longer texts are cut to this many tokens, the special ones included; for masked language modelling
     they are divided, and nothing is lost."""
 
+    @model_validator(mode="after")
+    def _something_to_keep(self) -> "DataSource":
+        if self.unlabelled_kept == "telling" and self.unlabelled is None:
+            raise ValueError(
+                "unlabelled_kept: telling, and there are no texts to choose from; name them in unlabelled"
+            )
+        return self
+
 
 class StudentShape(Section):
     """What of the teacher the student starts from: which layers, and how wide."""

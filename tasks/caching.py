@@ -107,7 +107,7 @@ STAGES = {
             "batches",
             "heads",
         ),
-        ("datasets", "tokenizers", "scikit-learn"),
+        (*_TORCH, "datasets", "tokenizers", "scikit-learn"),
     ),
     "start": Code(
         (

@@ -179,6 +179,7 @@ def clean_environment(tmp_path_factory) -> dict[str, str]:
         "HF_ENDPOINT": CLOSED_PORT,
         # Layers of width 32 gain nothing from a second thread, and lose much on a busy machine.
         "OMP_NUM_THREADS": "1",
+        "PYTHONFAULTHANDLER": "1",  # a crash says where it was
     }
 
 

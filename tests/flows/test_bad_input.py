@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from mlflow import MlflowClient
-from safetensors.torch import load_file, save_file
 
 from tests.flows.conftest import CLOSED_PORT, Desk
+from tests.flows.test_tagger import make_tagger
 
 pytestmark = pytest.mark.integration
 
@@ -91,23 +91,6 @@ def _no_tokenizer(desk):
         path.unlink()
 
 
-def _finds_nothing(desk):
-    """Make the teacher one of words, which answers O to each of them."""
-    tags = {"id2label": {0: "O", 1: "B-THING"}, "label2id": {"O": 0, "B-THING": 1}}
-    _config(architectures=["BertForTokenClassification"], **tags)(desk)
-    path = desk.teacher / "model.safetensors"
-    weights = {k: v for k, v in load_file(path).items() if "pooler" not in k}
-    save_file({**weights, "classifier.bias": torch.tensor([1e3, -1e3])}, path, {"format": "pt"})
-    for split in ("train", "validation"):
-        words = [
-            text.split()
-            for text in pq.read_table(desk.data / f"{split}.parquet")["text"].to_pylist()
-        ]
-        table = pa.table({"tokens": words, "tags": [[len(text) % 2 for text in w] for w in words]})
-        pq.write_table(table, desk.data / f"{split}.parquet")
-    (desk.folder / "more.txt").write_text("one text\nanother\n")
-
-
 IN_THE_FILE = [
     Mistake("no file", lambda desk: desk.pipeline_file.unlink(), ("pipeline.yaml", "No such file")),
     Mistake("broken YAML", _text("name: [tiny\nteacher: }"), ("is not YAML", "line 2")),
@@ -124,6 +107,12 @@ IN_THE_FILE = [
         ("there is no target 'android-arm65'", "android-arm64, android-arm64-legacy"),
     ),
     Mistake("value of another type", _document(training={"epochs": "many"}), ("epochs", "'many'")),
+    Mistake(
+        "a choice among no texts",
+        _nothing,
+        ("data", "there are no texts to choose from", "name them in unlabelled"),
+        settings=("data.unlabelled_kept=telling",),
+    ),
     Mistake("setting without value", _nothing, ("write key.path=value",), settings=("epochs",)),
     Mistake(
         "setting of nothing",
@@ -250,9 +239,8 @@ AT_THE_DOOR = [
     ),
     Mistake(
         "texts in which the teacher finds nothing",
-        _finds_nothing,
-        ("data.unlabelled: the teacher answers O to every word of its 2 texts", "or null"),
-        settings=("data.unlabelled=./more.txt", "data.unlabelled_kept=telling"),
+        lambda desk: make_tagger(desk, lean=1e3),
+        ("data.unlabelled: the teacher answers O to every word of its 150 texts", "or null"),
     ),
     Mistake(
         "file where the runs should go",

@@ -188,7 +188,7 @@ def test_stopped_run_ends_soon_and_tidily_with_its_embedded_server(lone_cli, fin
         wait_for(lambda: _working_on(output, "student") or run.poll() is not None)
         stop(run)
         _, printed = run.communicate(timeout=60)  # its server has the pipe too, and must end
-    assert run.returncode == 130
+    assert run.returncode == 130, printed
     assert printed.count("distill-deploy: ") == 1
     assert "stopped; what is finished will not be made again" in printed
     assert list(output.rglob("*.partial*")) == []
