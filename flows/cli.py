@@ -248,10 +248,7 @@ def _stop(signal_number: int, frame: object) -> None:
 
 
 def _leave_if_stopped() -> None:
-    """Leave without taking Python apart, in the midst of what libraries' threads and `_leave` still do.
-
-    A run that was stopped ended with a segmentation fault there, once, on a busy machine.
-    """
+    """Leave without taking Python apart, in the midst of what libraries' threads and `_leave` still do."""
     if _stopped.is_set():
         sys.stdout.flush()
         os._exit(STOPPED)

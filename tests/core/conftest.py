@@ -6,7 +6,7 @@ from typing import Any
 import onnx
 import pytest
 from datasets import DatasetDict
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distill_core.batches import open_tokenized, tokenize
 from distill_core.bundle import Artifact, Origin, assemble
@@ -33,6 +33,12 @@ def head() -> SequenceClassification:
 @pytest.fixture(scope="session")
 def splits(sentiment: Path, head: SequenceClassification) -> Splits:
     return read_dataset(DataSource(source=str(sentiment)), head, seed=0)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_bert: Path) -> PreTrainedTokenizerFast:
+    """The tiny BERT's, which reads for models of any family."""
+    return load_tokenizer(tiny_bert)
 
 
 @pytest.fixture(scope="session")

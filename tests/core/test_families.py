@@ -22,16 +22,11 @@ from distill_core.layers import pick_layers
 from distill_core.positions import cut_positions
 from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET
-from distill_core.teacher import describe, load_model, load_tokenizer
+from distill_core.teacher import describe, load_model
 from distill_core.training import distill
 from tests.core.family_models import SMALL, save_small
 
 SUFFIX = "ForSequenceClassification"
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_bert: Path) -> Any:
-    return load_tokenizer(tiny_bert)
 
 
 @pytest.fixture(scope="module", params=SMALL)

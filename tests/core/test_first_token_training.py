@@ -20,7 +20,7 @@ from distill_core.job import Job
 from distill_core.losses import Output
 from distill_core.mode import Mode, with_attention
 from distill_core.student import build_student
-from distill_core.teacher import load_model, load_tokenizer
+from distill_core.teacher import load_model
 from distill_core.teaching import Teaching
 from tests.core.family_models import SMALL, save_small
 
@@ -31,11 +31,6 @@ OTHER_QUERIES = {"deberta", "deberta-v2", "modernbert"}
 """One map makes queries, keys and values, or reads relative positions too."""
 
 NONE = FirstTokenMaps([], [])
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_bert: Path) -> Any:
-    return load_tokenizer(tiny_bert)
 
 
 def batch() -> Batch:

@@ -15,7 +15,7 @@ from distill_core.errors import TeacherError
 from distill_core.families import FAMILIES
 from distill_core.forward import attention_maps, run_model
 from distill_core.heads.sequence_classification import SequenceClassification
-from distill_core.teacher import load_model, load_tokenizer
+from distill_core.teacher import load_model
 from tests.core.family_models import SMALL, save_small
 
 SUFFIX = "ForSequenceClassification"
@@ -23,11 +23,6 @@ ONE_MAP = ("deberta", "modernbert")
 PLAIN_INPUT = set(SMALL) - {*ONE_MAP, "megatron-bert", "mobilebert"}
 """Families whose attention reads the hidden states as they are, without a norm or bottleneck before."""
 EVERYTHING = {"logits", "hidden", "embeddings", "attentions", "relations"}
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_bert: Path) -> Any:
-    return load_tokenizer(tiny_bert)
 
 
 @pytest.fixture(scope="module", params=SMALL)

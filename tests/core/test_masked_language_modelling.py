@@ -61,11 +61,6 @@ def unmasked(row: dict[str, Any]) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tiny_bert: Path) -> PreTrainedTokenizerFast:
-    return load_tokenizer(tiny_bert)
-
-
-@pytest.fixture(scope="module")
 def rows(tokenizer: PreTrainedTokenizerFast) -> Dataset:
     return encode(TEXTS[:40], tokenizer)
 

@@ -20,7 +20,7 @@ from distill_core.evaluation import evaluate, model_logits, read_labels
 from distill_core.heads.multiple_choice import MultipleChoice
 from distill_core.job import Job
 from distill_core.student import build_student
-from distill_core.teacher import load_model, load_tokenizer
+from distill_core.teacher import load_model
 from distill_core.training import Trained, distill
 from tests.core.family_models import save_small
 
@@ -38,11 +38,6 @@ def write(folder: Path, texts: Any = TEXTS, choices: Any = CHOICES, labels: Any 
 
 def read(folder: Path) -> Splits:
     return read_dataset(DataSource(source=str(folder)), HEAD, seed=0)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_bert: Path) -> PreTrainedTokenizerFast:
-    return load_tokenizer(tiny_bert)
 
 
 @pytest.fixture(scope="module")

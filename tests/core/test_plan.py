@@ -12,14 +12,9 @@ from distill_core.config import DataSource, Pipeline, TeacherSource
 from distill_core.errors import ConfigError
 from distill_core.graph.shape import GraphShape
 from distill_core.plan import check_fit
-from distill_core.teacher import describe, load_tokenizer
+from distill_core.teacher import describe
 from tests.core.family_models import save_small
 from tests.core.test_every_head import CASES
-
-
-@pytest.fixture(scope="session")
-def tokenizer(tiny_bert: Path) -> PreTrainedTokenizerFast:
-    return load_tokenizer(tiny_bert)
 
 
 def check(

@@ -22,7 +22,7 @@ from distill_core.job import Job
 from distill_core.pruning import Kept, keep_most_important, narrow, prune
 from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET
-from distill_core.teacher import ModelDescription, describe, load_model, load_tokenizer
+from distill_core.teacher import ModelDescription, describe, load_model
 from distill_core.training import distill
 from distill_core.width import count_parameters, pick_width
 from tests.core.family_models import save_small
@@ -52,11 +52,6 @@ SHAPES = {
     "fewer and smaller heads": StudentShape(hidden_size=12, heads=3),
     "fewer neurons": StudentShape(intermediate_size=7),
 }
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_bert: Path) -> Any:
-    return load_tokenizer(tiny_bert)
 
 
 @dataclass(frozen=True)

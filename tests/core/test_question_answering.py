@@ -36,7 +36,7 @@ from distill_core.session import MODEL_INPUTS, open_session
 from distill_core.soft_targets import soft_target_loss
 from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET, TARGETS
-from distill_core.teacher import load_model, load_tokenizer
+from distill_core.teacher import load_model
 from distill_core.training import distill
 from distill_core.verification import verify
 from tests.core.bundle_script import check_alone
@@ -50,11 +50,6 @@ LONG = "the plot was very dull " * 6 + "the cast was bright"
 
 def said(text: str, start: int) -> dict[str, list[Any]]:
     return {"text": [text], "answer_start": [start]}
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_bert: Path) -> PreTrainedTokenizerFast:
-    return load_tokenizer(tiny_bert)
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, *rows: tuple[str, str, Any]) -> list[dict[str, Any]]:

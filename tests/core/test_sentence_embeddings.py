@@ -137,11 +137,6 @@ def test_what_predicts_the_next_word_is_no_bare_encoder(name: str) -> None:
 # Folders
 
 
-@pytest.fixture
-def tokenizer(tiny_bert: Path) -> PreTrainedTokenizerFast:
-    return load_tokenizer(tiny_bert)
-
-
 def write_pooling(folder: Path, modules: list[str], **modes: Any) -> None:
     """Write what sentence-transformers writes beside an encoder."""
     (folder / "1_Pooling").mkdir(exist_ok=True)

@@ -1,6 +1,5 @@
 """Texts without labels in which a teacher finds something."""
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,17 +14,12 @@ from distill_core.errors import DataError
 from distill_core.heads import Head
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.heads.token_classification import TokenClassification
-from distill_core.teacher import load_model, load_tokenizer
+from distill_core.teacher import load_model
 from distill_core.telling import telling_texts
 from tests.core.family_models import save_small
 
 ENTITIES = TokenClassification(("O", "B-THING"))
 THING, NOTHING = "The film was good", "it was rather good"
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_bert: Path) -> PreTrainedTokenizerFast:
-    return load_tokenizer(tiny_bert)
 
 
 @pytest.fixture(scope="module")
