@@ -3,17 +3,14 @@
 import atexit
 import gc
 import os
-import signal
 import sys
-import time
-from _thread import interrupt_main
 from pathlib import Path
-from threading import Event, Thread
 from typing import Annotated, Any
 
 import typer
 
 from distill_core.errors import DistillDeployError
+from flows import stopping
 from flows.prefect_server import check_server, start_embedded_server
 
 app = typer.Typer(
@@ -25,18 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-STOPPED = 130
-"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
-
 OBJECTS_BETWEEN_COLLECTIONS = 100_000
 """Of Python's garbage collector. With its own 700, a quarter of the 19 seconds that torch, transformers,
 Prefect and MLflow take to import went into looking through what they keep (two cores of Zen 3)."""
-
-_stopped = Event()
-"""Set by Ctrl-C or a signal to stop."""
-
-_ended = Event()
-"""Set when a command is over, and Python begins to shut down."""
 
 PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file.", metavar="PIPELINE.yaml")]
 PipelineFiles = Annotated[
@@ -65,7 +53,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 def main() -> None:
     """Run the command line; a mistake ends with one message and its exit code, not a traceback."""
-    atexit.register(_leave_if_stopped)  # the first to be registered is the last to be called
+    atexit.register(
+        stopping.leave_if_stopped
+    )  # the first to be registered is the last to be called
     _set_up_libraries()
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     try:
@@ -76,7 +66,7 @@ def main() -> None:
         _fail(_explain(error), 1)
     finally:
         gc.freeze()  # or Python, as it ends, looks through all that the libraries keep: seconds
-        _ended.set()
+        stopping.end()
 
 
 def _explain(error: Exception) -> str:
@@ -228,43 +218,12 @@ def _run(pipeline: Any, output: Path, as_json: bool) -> None:
 
 
 def _get_ready_for_prefect() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    stopping.stop_at_signals()
     check_server()
     wait_for_server = start_embedded_server()
     import flows.distill_and_deploy  # noqa: F401 - seconds, in which the server starts
 
     wait_for_server()
-
-
-def _stop(signal_number: int, frame: object) -> None:
-    """Stop as at an error, so that nothing half-made is left and the embedded server ends too."""
-    # Past sys.stderr, which may be in the middle of a line.
-    os.write(2, b"distill-deploy: stopped; what is finished will not be made again\n")
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    _stopped.set()
-    Thread(target=_leave, daemon=True).start()
-    raise KeyboardInterrupt  # typer ends with the exit code STOPPED
-
-
-def _leave_if_stopped() -> None:
-    """Leave without taking Python apart, in the midst of what libraries' threads and `_leave` still do."""
-    if _stopped.is_set():
-        sys.stdout.flush()
-        os._exit(STOPPED)
-
-
-def _leave() -> None:
-    """Leave within seconds, whatever still keeps this process.
-
-    Python drops an exception that is raised in a weakref's callback, so ask again. And the terminal
-    sends Ctrl-C to Prefect's embedded server too: Prefect then tries for minutes to tell it how the
-    run ended.
-    """
-    if not _ended.wait(2):
-        interrupt_main()
-    time.sleep(3)
-    os._exit(STOPPED)
 
 
 def _set_up_libraries() -> None:

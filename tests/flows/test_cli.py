@@ -169,32 +169,3 @@ def test_report_prints_what_the_run_printed_and_draws_the_page_anew(
 @pytest.mark.parametrize("command", ["verify", "benchmark", "report"])
 def test_folder_of_something_else_is_wrong_input(lone_cli, desk, command):
     assert "accepted: " in lone_cli(command, desk.data, code=2).stderr
-
-
-CRASHES_AT_THE_END = """
-import ctypes, os, signal, sys
-from flows import cli
-
-ctypes.pythonapi.Py_AtExit(ctypes.CDLL(None).abort)
-if sys.argv[1] == "stop":
-    signal.signal(signal.SIGINT, cli._stop)
-    cli.app.command("stop")(lambda: (print("half"), os.kill(os.getpid(), signal.SIGINT)))
-cli.main()
-"""
-
-
-@pytest.mark.parametrize(
-    ("argument", "code", "last_line"), [("stop", 130, "half"), ("unknown", -6, "")]
-)
-def test_stopped_command_leaves_before_python_takes_itself_apart(
-    lone_cli, argument, code, last_line
-):
-    done = subprocess.run(
-        [sys.executable, "-c", CRASHES_AT_THE_END, argument],
-        env=lone_cli.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    assert done.stdout.strip() == last_line

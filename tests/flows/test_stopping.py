@@ -1,0 +1,71 @@
+"""A command that is told to stop, at bad moments for it."""
+
+import subprocess
+import sys
+
+import pytest
+
+STOPS = """
+import ctypes, os, signal, sys, time
+from flows import cli, stopping
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+AT_THE_END = f"""
+{STOPS}
+ctypes.pythonapi.Py_AtExit(ctypes.CDLL(None).abort)
+if sys.argv[1] == "stop":
+    stopping.stop_at_signals()
+    cli.app.command("stop")(lambda: (print("half"), interrupt()))
+cli.main()
+"""
+
+WHILE_A_MODULE_STARTS = f"""
+{STOPS}
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "xml.etree.ElementPath":  # which the module's C code imports
+            interrupt()
+
+@cli.app.command()
+def stop():
+    stopping.stop_at_signals()
+    sys.meta_path.insert(0, Finder())
+    try:
+        import _elementtree
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("whole" if "_elementtree" in sys.modules else "half")
+        raise
+
+cli.main()
+"""
+
+
+@pytest.fixture
+def ends(clean_environment):
+    """Return a function that runs a program, and returns its exit code, what it printed and its messages."""
+
+    def run(program, argument):
+        command = [sys.executable, "-c", program, argument]
+        done = subprocess.run(
+            command, env=clean_environment, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout.strip(), done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "printed"), [("stop", 130, "half"), ("unknown", -6, "")]
+)
+def test_stopped_command_leaves_before_python_takes_itself_apart(ends, argument, code, printed):
+    assert ends(AT_THE_END, argument)[:2] == (code, printed)
+
+
+def test_stopped_command_lets_an_extension_module_start(ends):
+    code, printed, messages = ends(WHILE_A_MODULE_STARTS, "stop")
+    assert (code, printed) == (130, "whole"), messages
+    assert messages == "distill-deploy: stopped; what is finished will not be made again\n"
