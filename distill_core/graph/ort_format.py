@@ -9,6 +9,11 @@ from distill_core.errors import ExportError
 
 ORT_FILE = "model_quantized.ort"
 OPERATORS_FILE = "model_quantized.required_operators.config"
+CONVERTER = """
+import runpy, sys
+sys.modules["torch"] = None  # which onnxruntime.tools imports where it can: two of three seconds
+runpy.run_module("onnxruntime.tools.convert_onnx_models_to_ort", run_name="__main__", alter_sys=True)
+"""
 
 
 def write_ort(model: Path, x86: bool) -> None:
@@ -24,7 +29,7 @@ def write_ort(model: Path, x86: bool) -> None:
     Raises:
         ExportError: onnxruntime cannot convert it.
     """
-    command = [sys.executable, "-m", "onnxruntime.tools.convert_onnx_models_to_ort"]
+    command = [sys.executable, "-c", CONVERTER]
     options = ["--optimization_style", "Fixed", "--target_platform", "amd64" if x86 else "arm"]
     done = subprocess.run(
         [*command, *options, model.name], cwd=model.parent, capture_output=True, text=True
