@@ -131,7 +131,7 @@ def test_an_error_that_is_not_of_memory_is_not_taken_for_one(
 
 @pytest.mark.alone
 @pytest.mark.integration
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_several_processes_learn_what_one_learns(
     processes: int, job: Job, fitted_teacher: PreTrainedModel, tiny_bert: Path, tmp_path: Path
 ) -> None:

@@ -14,13 +14,14 @@ KIOSK = {
     "verifiers": [],
     "max_mb": 12,
 }
+QNN = {"name": "npu", "like": "android-qnn", "verifiers": []}
 
 
 @pytest.fixture(scope="module")
 def own(run_cli, make_desk, tmp_path_factory):
     """A run for a row of one's own, and for a target with an execution provider."""
     desk = make_desk(tmp_path_factory.mktemp("own"))
-    desk.document["targets"] = [KIOSK, "android-qnn"]
+    desk.document["targets"] = [KIOSK, QNN]
     desk.document["training"]["epochs"] = 1
     desk.document["gate"] = {"retention": 0.1, "quantization_drop": 0.9, "max_ms": {"kiosk": 1000}}
     desk.write()
@@ -47,7 +48,7 @@ def test_the_report_tells_what_a_provider_takes(own):
     found = artifact["operator_coverage"]
     assert (found["provider"], found["tokens"]) == ("QNN", 32)
     assert found["fixed_shapes"]["taken"] > found["dynamic_shapes"]["taken"]
-    assert any(note.startswith("android-qnn: QNN takes ") for note in report["notes"])
+    assert any(note.startswith("npu: QNN takes ") for note in report["notes"])
 
 
 def test_a_limit_of_a_row_is_one_of_the_gate(own, run_cli):
@@ -59,7 +60,7 @@ def test_a_limit_of_a_row_is_one_of_the_gate(own, run_cli):
         "--output",
         desk.output,
         "--set",
-        f"targets={json.dumps([tight, 'android-qnn'])}",
+        f"targets={json.dumps([tight, QNN])}",
         code=1,
     )
     assert "kiosk: max_mb: " in done.stderr
