@@ -14,9 +14,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "distill-deploy needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv --clear .venv
-	@# The lock names all that is needed, so nothing is to be resolved, and two can install at once.
+	@# Two at once, and then what the lock does not name: of PyTorch for a GPU, CUDA's libraries.
 	grep -v '^#' requirements.lock | sort -r | xargs -P 2 -n 33 \
 		$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	@# What pip does with one core; a few files are meant for other versions of Python, or for none.
 	$(BIN)/python -m compileall -qq -j 0 -x /tests/ .venv/lib || true
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

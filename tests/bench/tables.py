@@ -410,7 +410,7 @@ OVER_SEEDS: dict[str, tuple[str, Sequence[tuple[str, Callable[[Group], str]]]]] 
         "of a teacher that was trained anew; *telling-between*, of another: those 52,000 of 120,000 texts "
         "(of other tasks, movie reviews and tweets) in which it finds something, `unlabelled_kept: telling`; "
         "*logits* is `soft: mse`; *8 epochs* too, with `hidden_layers: "
-        "uniform` at 4e-4. The others align the last layer, as the default then was; where the machine has no "
+        "uniform` at 4e-4. The others align the last layer, as the default then was; where a machine has no "
         "VNNI, *default* is `auto`, with teachers that were trained there. Minutes are of one thread, beside "
         "another training; of reviews, tweets, *telling* and all without VNNI, of two threads, alone.",
         (

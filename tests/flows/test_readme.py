@@ -100,7 +100,7 @@ def test_every_printed_command_is_run_by_a_test_of_this_file():
 def test_make_targets_install_first_and_then_run_what_tests_run_too(target, recipe):
     done = _run("make", "--dry-run", "--always-make", target)
     lines = done.stdout.splitlines()
-    install = next(n for n, line in enumerate(lines) if "requirements.lock" in line)
+    install = next(n for n, line in enumerate(lines) if "-r requirements.lock" in line)
     assert any(recipe in line for line in lines[install:]), done.stdout
 
 
