@@ -20,17 +20,7 @@ _ended = Event()
 def stop_at_signals() -> None:
     """Let Ctrl-C and `kill` stop what runs, as an error would."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-
-
-def stop(signal_number: int, frame: FrameType | None) -> None:
-    """Stop as at an error, so that nothing half-made is left and the embedded server ends too."""
-    # Past sys.stderr, which may be in the middle of a line.
-    os.write(2, b"distill-deploy: stopped; what is finished will not be made again\n")
-    signal.signal(signal.SIGINT, _interrupt)
-    _stopped.set()
-    Thread(target=_leave, daemon=True).start()
-    _interrupt(signal_number, frame)  # typer ends with the exit code STOPPED
+        signal.signal(number, _stop)
 
 
 def end() -> None:
@@ -43,6 +33,16 @@ def leave_if_stopped() -> None:
     if _stopped.is_set():
         sys.stdout.flush()
         os._exit(STOPPED)
+
+
+def _stop(signal_number: int, frame: FrameType | None) -> None:
+    """Stop as at an error, so that nothing half-made is left and the embedded server ends too."""
+    # Past sys.stderr, which may be in the middle of a line.
+    os.write(2, b"distill-deploy: stopped; what is finished will not be made again\n")
+    signal.signal(signal.SIGINT, _interrupt)
+    _stopped.set()
+    Thread(target=_leave, daemon=True).start()
+    _interrupt(signal_number, frame)  # typer ends with the exit code STOPPED
 
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> None:
