@@ -18,9 +18,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 	grep -v '^#' requirements.lock | sort -r | xargs -P 2 -n 33 \
 		$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
-	@# What pip does with one core; a few files are meant for other versions of Python, or for none.
-	$(BIN)/python -m compileall -qq -j 0 -x /tests/ .venv/lib || true
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@# What pip does with one core; a few files are meant for other versions of Python, or for none.
+	$(BIN)/python -m compileall -qq -j 0 -x /tests/ .venv/lib distill_core tasks flows || true
 	@touch $(INSTALLED)
 
 demo: install  ## the whole job on an embedded teacher, offline, in minutes
@@ -36,7 +36,7 @@ places: install
 test: install  ## what CI runs
 	@$(MAKE) --no-print-directory -j 2 check places
 	$(BIN)/pytest -m "not slow and not alone" $(AT_ONCE)
-	$(BIN)/pytest -m "alone and not slow"
+	$(BIN)/pytest -m "alone and not slow" $$(grep -rl --include='*.py' pytest.mark.alone tests)
 
 test-all: install check places  ## with real models and long runs
 	$(BIN)/pytest

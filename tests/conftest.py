@@ -1,5 +1,6 @@
 """What all tests share: shape checks while they run, and small real teachers and texts."""
 
+import gc
 import itertools
 import os
 import random
@@ -7,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from string import ascii_lowercase
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jaxtyping
 import pyarrow as pa
@@ -15,6 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
+
+# As the command line: with Python's own 700, a fifth of the time that imports take goes into it.
+gc.set_threshold(100_000)
 
 # Every annotated shape and type in distill_core is checked at each call. Before its first import.
 jaxtyping.install_import_hook("distill_core", "beartype.beartype")
@@ -26,18 +30,8 @@ os.environ["HF_HOME"] = _HOME.name
 os.environ["PREFECT_HOME"] = _HOME.name
 os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")
 
-import torch  # noqa: E402 - these follow the environment they read
-from tokenizers import ByteLevelBPETokenizer  # noqa: E402
-from transformers import (  # noqa: E402
-    BertConfig,
-    BertForSequenceClassification,
-    BertTokenizerFast,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-    RobertaTokenizerFast,
-)
+if TYPE_CHECKING:  # seconds, which the process that only hands out tests does without
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 PATIENCE_S = 600
 """Seconds that a busy machine may take for anything: only what hangs takes longer."""
@@ -91,9 +85,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure() -> None:
-    # Layers of width 32 gain nothing from a second thread, and on a busy machine two that wait for
-    # each other took 30 times as long.
-    torch.set_num_threads(1)
     settings.register_profile("house", deadline=None)  # a busy machine is no failure
     settings.load_profile("house")
 
@@ -102,9 +93,20 @@ def pytest_unconfigure() -> None:
     _HOME.cleanup()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    # Layers of width 32 gain nothing from a second thread, and on a busy machine two that wait for
+    # each other took 30 times as long.
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT teacher of 4 layers with random weights, as transformers saves it."""
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
     folder = tmp_path_factory.mktemp("tiny-bert")
     # Written, not trained: WordPiece training orders equal scores otherwise in every process.
     words = sorted({word for text in TEXTS for word in text.lower().split()})
@@ -119,6 +121,9 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A RoBERTa teacher of 4 layers with random weights, as transformers saves it."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import RobertaConfig, RobertaForSequenceClassification, RobertaTokenizerFast
+
     folder = tmp_path_factory.mktemp("tiny-roberta")
     trained = ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -142,11 +147,13 @@ def sentiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _save(
-    model_class: type[PreTrainedModel],
-    config: BertConfig,
-    tokenizer: PreTrainedTokenizerFast,
+    model_class: "type[PreTrainedModel]",
+    config: "PretrainedConfig",
+    tokenizer: "PreTrainedTokenizerFast",
     folder: Path,
 ) -> Path:
+    import torch
+
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = model_class(config)

@@ -141,19 +141,19 @@ def test_several_processes_learn_what_one_learns(
     # 10 rows, so that a batch of 2 has none for a third process.
     train_rows = job.train.select(range(90))
     DatasetDict({"train": train_rows, "validation": job.validation}).save_to_disk(tmp_path / "rows")
-    alone, together = (
-        run_processes(number, job, tmp_path, f"with-{number}") for number in (1, processes)
-    )
-    assert len(alone["steps"]) == len(together["steps"]) == 24
-    for ours, theirs in zip(together["steps"], alone["steps"], strict=True):
-        assert ours["losses"] == pytest.approx(theirs["losses"], rel=2e-3, abs=1e-5)
+    job = replace(job, train=train_rows, weights=LossWeights(hidden_layers="uniform"))
+    (tmp_path / "alone").mkdir()
+    alone = distill(start, fitted_teacher, job, lambda record: None, tmp_path / "alone").steps
+    together = run_processes(processes, job, tmp_path, output := tmp_path / "together")
+    assert len(alone) == len(together["steps"]) == 24
+    for one, many in zip(alone, together["steps"], strict=True):
+        assert many["losses"] == pytest.approx(one.losses, rel=2e-3, abs=1e-5)
     assert together["summary"]["teacher_outputs_kept"]
-    assert (tmp_path / f"with-{processes}" / MODEL / "model.safetensors").exists()
+    assert (output / MODEL / "model.safetensors").exists()
 
 
-def run_processes(number: int, job: Job, folder: Path, name: str) -> dict[str, Any]:
+def run_processes(number: int, job: Job, folder: Path, output: Path) -> dict[str, Any]:
     """Train with so many processes, and return what they leave."""
-    output = folder / name
     output.mkdir()
     work = WorkerJob(
         student=folder / "start",
@@ -161,7 +161,7 @@ def run_processes(number: int, job: Job, folder: Path, name: str) -> dict[str, A
         rows=folder / "rows",
         head=job.head.name,
         labels=job.head.labels,
-        weights=LossWeights(hidden_layers="uniform"),
+        weights=job.weights,
         settings=job.settings,
         scratch=output,
         output=output,

@@ -258,8 +258,16 @@ AT_THE_DOOR = [
 """Found by a run alone."""
 
 
+SLOW = ("data set on a hub that cannot be reached", "texts in which the teacher finds nothing")
+"""Their neighbours are tested each time: a teacher on that hub, texts of which some are kept."""
+
+
 def _by_name(mistakes):
-    return [pytest.param(mistake, id=mistake.name) for mistake in mistakes]
+    marks = dict.fromkeys(SLOW, pytest.mark.slow)
+    return [
+        pytest.param(mistake, id=mistake.name, marks=marks.get(mistake.name, ()))
+        for mistake in mistakes
+    ]
 
 
 def _settings(mistake):

@@ -18,24 +18,34 @@ QNN = {"name": "npu", "like": "android-qnn", "verifiers": []}
 
 
 @pytest.fixture(scope="module")
-def own(run_cli, make_desk, tmp_path_factory):
-    """A run for a row of one's own, and for a target with an execution provider."""
-    desk = make_desk(tmp_path_factory.mktemp("own"))
-    desk.document["targets"] = [KIOSK, QNN]
-    desk.document["training"]["epochs"] = 1
-    desk.document["gate"] = {"retention": 0.1, "quantization_drop": 0.9, "max_ms": {"kiosk": 1000}}
-    desk.write()
-    done = run_cli("run", desk.pipeline_file, "--output", desk.output)
-    return desk, json.loads((desk.output / "report.json").read_text()), done.stdout
+def command(finished_run):
+    """The finished run, again, for a row of one's own and for a target with an execution provider."""
+    output = finished_run.copy("own")
+    gate = {
+        **finished_run.desk.document["gate"],
+        "quantization_drop": 0.9,
+        "max_ms": {"kiosk": 1000},
+    }
+    settings = (f"targets={json.dumps([KIOSK, QNN])}", f"gate={json.dumps(gate)}")
+    sets = [part for setting in settings for part in ("--set", setting)]
+    return "run", finished_run.desk.pipeline_file, "--output", output, *sets
+
+
+@pytest.fixture(scope="module")
+def own(run_cli, command):
+    """What such a run leaves: its folder, its report, and what it printed."""
+    printed = run_cli(*command).stdout
+    output = command[3]
+    return output, json.loads((output / "report.json").read_text()), printed
 
 
 def test_a_row_of_ones_own_gets_a_bundle_of_its_schemes(own):
-    desk, report, printed = own
+    output, report, printed = own
     kiosk = report["artifacts"][0]
     assert kiosk["target"] == "kiosk"
     assert [entry["scheme"] for entry in kiosk["candidates"]] == KIOSK["schemes"]
     assert kiosk["operator_coverage"] is None
-    manifest = json.loads((desk.output / "bundles" / "kiosk" / "manifest.json").read_text())
+    manifest = json.loads((output / "bundles" / "kiosk" / "manifest.json").read_text())
     assert (manifest["target"], manifest["runtime"]) == ("kiosk", "onnxruntime")
     assert report["gate"]["limits"]["max_mb"] == {"kiosk": 12}
     assert "kiosk" in printed
@@ -51,29 +61,20 @@ def test_the_report_tells_what_a_provider_takes(own):
     assert any(note.startswith("npu: QNN takes ") for note in report["notes"])
 
 
-def test_a_limit_of_a_row_is_one_of_the_gate(own, run_cli):
-    desk, _, _ = own
-    tight = {**KIOSK, "max_mb": 0.001}
-    done = run_cli(
-        "run",
-        desk.pipeline_file,
-        "--output",
-        desk.output,
-        "--set",
-        f"targets={json.dumps([tight, QNN])}",
-        code=1,
-    )
+@pytest.mark.slow
+def test_a_limit_of_a_row_is_one_of_the_gate(own, run_cli, command):
+    tight = json.dumps([{**KIOSK, "max_mb": 0.001}, QNN])
+    done = run_cli(*command, "--set", f"targets={tight}", code=1)
     assert "kiosk: max_mb: " in done.stderr
 
 
 @pytest.mark.slow
-def test_json_is_all_that_is_printed_where_a_file_is_calibrated(own, run_cli):
-    desk, report, _ = own
-    output = shutil.copytree(desk.output, desk.output.with_name("json"))
+def test_json_is_all_that_is_printed_where_a_file_is_calibrated(own, run_cli, command):
+    output, report, _ = own
     files = {path.name: path for path in (output / "stages").glob("artifact-*")}
     for path in files.values():
         shutil.rmtree(path)
-    assert run_cli.json("run", desk.pipeline_file, "--output", output)["name"] == report["name"]
+    assert run_cli.json(*command)["name"] == report["name"]
     assert all(path.is_dir() for path in files.values())
 
 
