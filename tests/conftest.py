@@ -17,9 +17,6 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
-# As the command line: with Python's own 700, a fifth of the time that imports take goes into it.
-gc.set_threshold(100_000)
-
 # Every annotated shape and type in distill_core is checked at each call. Before its first import.
 jaxtyping.install_import_hook("distill_core", "beartype.beartype")
 
@@ -29,6 +26,10 @@ _HOME = TemporaryDirectory(prefix="distill-deploy-tests-")
 os.environ["HF_HOME"] = _HOME.name
 os.environ["PREFECT_HOME"] = _HOME.name
 os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")
+
+from flows.cli import OBJECTS_BETWEEN_COLLECTIONS  # noqa: E402 - it follows the import hook
+
+gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
 
 if TYPE_CHECKING:  # seconds, which the process that only hands out tests does without
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast

@@ -18,29 +18,28 @@ QNN = {"name": "npu", "like": "android-qnn", "verifiers": []}
 
 
 @pytest.fixture(scope="module")
-def command(finished_run):
-    """The finished run, again, for a row of one's own and for a target with an execution provider."""
-    output = finished_run.copy("own")
-    gate = {
-        **finished_run.desk.document["gate"],
-        "quantization_drop": 0.9,
-        "max_ms": {"kiosk": 1000},
-    }
-    settings = (f"targets={json.dumps([KIOSK, QNN])}", f"gate={json.dumps(gate)}")
-    sets = [part for setting in settings for part in ("--set", setting)]
-    return "run", finished_run.desk.pipeline_file, "--output", output, *sets
+def output(finished_run):
+    return finished_run.copy("own")
 
 
 @pytest.fixture(scope="module")
-def own(run_cli, command):
-    """What such a run leaves: its folder, its report, and what it printed."""
-    printed = run_cli(*command).stdout
-    output = command[3]
-    return output, json.loads((output / "report.json").read_text()), printed
+def command(finished_run):
+    """The finished run, again, for a row of one's own and for a target with an execution provider."""
+    targets = f"targets={json.dumps([KIOSK, QNN])}"
+    settings = (targets, "gate.quantization_drop=0.9", "gate.max_ms={kiosk: 1000}")
+    sets = [part for setting in settings for part in ("--set", setting)]
+    return "run", finished_run.desk.pipeline_file, *sets
 
 
-def test_a_row_of_ones_own_gets_a_bundle_of_its_schemes(own):
-    output, report, printed = own
+@pytest.fixture(scope="module")
+def own(run_cli, command, output):
+    """Its report, and what it printed."""
+    printed = run_cli(*command, "--output", output).stdout
+    return json.loads((output / "report.json").read_text()), printed
+
+
+def test_a_row_of_ones_own_gets_a_bundle_of_its_schemes(own, output):
+    report, printed = own
     kiosk = report["artifacts"][0]
     assert kiosk["target"] == "kiosk"
     assert [entry["scheme"] for entry in kiosk["candidates"]] == KIOSK["schemes"]
@@ -52,7 +51,7 @@ def test_a_row_of_ones_own_gets_a_bundle_of_its_schemes(own):
 
 
 def test_the_report_tells_what_a_provider_takes(own):
-    _, report, _ = own
+    report, _ = own
     artifact = report["artifacts"][1]
     assert artifact["scheme"] == "int8-static"
     found = artifact["operator_coverage"]
@@ -62,20 +61,27 @@ def test_the_report_tells_what_a_provider_takes(own):
 
 
 @pytest.mark.slow
-def test_a_limit_of_a_row_is_one_of_the_gate(own, run_cli, command):
+def test_a_limit_of_a_row_is_one_of_the_gate(own, run_cli, command, output):
     tight = json.dumps([{**KIOSK, "max_mb": 0.001}, QNN])
-    done = run_cli(*command, "--set", f"targets={tight}", code=1)
+    done = run_cli(*command, "--output", output, "--set", f"targets={tight}", code=1)
     assert "kiosk: max_mb: " in done.stderr
 
 
 @pytest.mark.slow
-def test_json_is_all_that_is_printed_where_a_file_is_calibrated(own, run_cli, command):
-    output, report, _ = own
-    files = {path.name: path for path in (output / "stages").glob("artifact-*")}
-    for path in files.values():
-        shutil.rmtree(path)
-    assert run_cli.json(*command)["name"] == report["name"]
-    assert all(path.is_dir() for path in files.values())
+def test_json_is_all_that_is_printed_where_a_file_is_calibrated(
+    own, run_cli, command, output, finished_run
+):
+    report, _ = own
+    mine = _artifacts(output) - _artifacts(finished_run.output)
+    again = shutil.copytree(output, output.with_name("own-as-json"))
+    for name in _artifacts(again):
+        shutil.rmtree(again / "stages" / name)
+    assert run_cli.json(*command, "--output", again)["name"] == report["name"]
+    assert _artifacts(again) == mine
+
+
+def _artifacts(output):
+    return {path.name for path in (output / "stages").glob("artifact-*")}
 
 
 def test_the_table_of_targets_tells_the_provider(lone_cli):
