@@ -22,12 +22,13 @@ from tokenizers import BertWordPieceTokenizer, Tokenizer
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, set_seed
 
 from distill_core.batches import open_tokenized, tokenize
-from distill_core.config import DataSource, LossWeights, TrainingSettings
+from distill_core.config import DataSource, TrainingSettings
 from distill_core.dataset import read_dataset
 from distill_core.errors import DataError
 from distill_core.files import new_folder
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.job import Job
+from distill_core.loss_weights import LossWeights
 from distill_core.training import Listener, distill
 
 LIBRARIES = (

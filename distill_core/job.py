@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 
-from distill_core.config import LossWeights, TrainingSettings
+from distill_core.config import TrainingSettings
 from distill_core.heads import Head
+from distill_core.loss_weights import LossWeights
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from distill_core.config import RECORDED, LossWeights
 from distill_core.focal import focal_loss
 from distill_core.heads import Head
 from distill_core.layer_losses import attention_loss, cosine_loss, hidden_loss, relation_loss
+from distill_core.loss_weights import RECORDED, LossWeights
 from distill_core.soft_targets import logit_loss
 
 WHOLE = {"positions": 1.0, "labels": 1.0, "tokens": 1.0, "pairs": 1.0}

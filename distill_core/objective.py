@@ -6,12 +6,12 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distill_core.config import LossWeights
 from distill_core.errors import ConfigError
 from distill_core.evaluation import read_labels
 from distill_core.focal import balanced_weights
 from distill_core.forward import attention_maps
 from distill_core.heads import Head
+from distill_core.loss_weights import LossWeights
 from distill_core.losses import Objective, reads
 from distill_core.width import check_same_heads
 

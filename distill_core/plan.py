@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from distill_core.config import LossWeights, Pipeline, StudentShape, TrainingSettings
+from distill_core.config import Pipeline, StudentShape, TrainingSettings
 from distill_core.dataset import Splits
 from distill_core.errors import ConfigError
 from distill_core.families import FAMILIES, Width
 from distill_core.graph.table import SEVERAL_SEQUENCES, accepted_answers
 from distill_core.heads import Head
 from distill_core.layers import count_layers, map_layers, pick_layers
+from distill_core.loss_weights import LossWeights
 from distill_core.schemes import check_packed_words
 from distill_core.targets import Target
 from distill_core.teacher import ModelDescription, load_tokenizer

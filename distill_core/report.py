@@ -19,8 +19,8 @@ from distill_core.comparison import (
     student_model,
     teacher_model,
 )
-from distill_core.config import LOSSES
 from distill_core.files import new_file
+from distill_core.loss_weights import LOSSES
 from distill_core.selection import SLOWER
 
 TEMPLATE = "report.html.j2"

@@ -3,20 +3,23 @@
 import inspect
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from safetensors import SafetensorError, safe_open
 
 from distill_core import pooling
 from distill_core.errors import TeacherError
 from distill_core.families import Stack, read_stack
 from distill_core.files import files_digest
 from distill_core.heads import Head, find_head
+from distill_core.weight_files import (
+    count_layer,
+    find_layers,
+    refuse_unsafe,
+    tensor_shapes,
+    without_tied,
+)
 
 if TYPE_CHECKING:  # transformers takes seconds to import, and describing a folder does without it
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -39,7 +42,6 @@ FILES = (
 )
 """The files of a model that are read; whatever else its folder holds is left where it is."""
 
-_PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack")
 _TOKENIZERS = (
     "tokenizer.json",
     "vocab.txt",
@@ -113,8 +115,8 @@ def describe(folder: Path, task: str = "auto") -> ModelDescription:
     config = _read_config(folder)
     head = find_head(config, task, str(folder)).of_folder(folder)
     stack = read_stack(config, str(folder))
-    shapes = _without_tied(_tensor_shapes(folder), config)
-    prefix = None if stack.shared else _find_layers(shapes, stack.layers, folder)
+    shapes = without_tied(tensor_shapes(folder), config)
+    prefix = None if stack.shared else find_layers(shapes, stack.layers, folder)
     return ModelDescription(
         folder=folder,
         fingerprint=fingerprint(folder),
@@ -124,36 +126,6 @@ def describe(folder: Path, task: str = "auto") -> ModelDescription:
         layer_prefix=prefix,
         stack=stack,
         shapes=shapes,
-    )
-
-
-def count_layer(shapes: Mapping[str, Sequence[int]], prefix: str | None) -> int:
-    """Return the parameters of one layer; none where all layers are one set of weights."""
-    # Not the first: ModernBERT's has no norm in front, and its students keep it.
-    layer = [shape for name, shape in shapes.items() if prefix and name.startswith(f"{prefix}1.")]
-    return sum(map(prod, layer))
-
-
-def refuse_unsafe(names: Iterable[str], where: str) -> None:
-    """Check that a listing of files holds safetensors weights.
-
-    Raises:
-        TeacherError: there are none; pickled ones are refused with the command that converts them.
-    """
-    listing = [Path(name) for name in names]
-    if any(path.match("*.safetensors") for path in listing):
-        return
-    pickled = [path.name for path in listing if any(path.match(p) for p in _PICKLED)]
-    if pickled:
-        raise TeacherError(
-            f"{where}: {pickled[0]} can execute code when it is opened, so it is refused; accepted: "
-            "model.safetensors. Convert it once, on a machine that you can afford to lose:\n"
-            '  python -c "from transformers import AutoModelForSequenceClassification as M; '
-            f"M.from_pretrained('{where}').save_pretrained('{where}', safe_serialization=True)\""
-        )
-    raise TeacherError(
-        f"{where}: no model.safetensors here; accepted: a folder in transformers' layout "
-        "(config.json, model.safetensors, tokenizer.json)"
     )
 
 
@@ -176,81 +148,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each floating-point tensor, read from the headers alone."""
-    shapes = {}
-    for path in _weight_files(folder):
-        try:
-            with safe_open(path, framework="np") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
-                    tensor = tensors.get_slice(name)
-                    if tensor.get_dtype() in ("F64", "F32", "F16", "BF16"):
-                        shapes[name] = tuple(tensor.get_shape())
-        except (SafetensorError, OSError) as error:
-            raise TeacherError(f"{path}: is damaged or cut short: {error}") from None
-    return shapes
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """Return the files that transformers reads the weights from: one, or those an index names."""
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.exists():
-        return [whole]
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except FileNotFoundError:
-        raise TeacherError(
-            f"{folder}: neither {whole.name} nor {index.name} here; transformers' save_pretrained "
-            "writes one of them"
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise TeacherError(f"{index}: is no index of safetensors files") from None
-    for name in names:
-        # transformers would unpickle whatever the index names, if it is not called safetensors.
-        if name != Path(str(name)).name or not name.endswith(".safetensors"):
-            raise TeacherError(f"{index}: names {name!r}; accepted: *.safetensors beside it")
-    return [folder / name for name in sorted(names)]
-
-
-def _without_tied(
-    shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
-) -> dict[str, tuple[int, ...]]:
-    """Return the tensors that count: not a decoder that is the word embeddings once more."""
-    tied = config["architectures"][0].endswith("ForMaskedLM")
-    tied = tied and config.get("tie_word_embeddings", True)
-    counted: dict[str, tuple[int, ...]] = {}
-    for name, shape in shapes.items():
-        again = tied and shape[0] == config.get("vocab_size") and shape in counted.values()
-        if not again:
-            counted[name] = shape
-    return counted
-
-
-def _find_layers(names: Iterable[str], layers: int, folder: Path) -> str:
-    """Find the stack of layers by its structure: the numbered modules with the most tensors."""
-    stacks: defaultdict[str, set[int]] = defaultdict(set)
-    tensors: defaultdict[str, int] = defaultdict(int)
-    for name in names:
-        if match := re.match(r"(.*?\.)(\d+)\.", name):
-            stacks[match[1]].add(int(match[2]))
-            tensors[match[1]] += 1
-    if not stacks:
-        raise TeacherError(f"{folder}: no stack of numbered layers among its tensors")
-    prefix = max(stacks, key=tensors.__getitem__)
-    count = len(stacks[prefix])
-    if stacks[prefix] != set(range(count)) or count < 2:
-        raise TeacherError(
-            f"{folder}: the layers {prefix}* are {sorted(stacks[prefix])}; a student needs at least "
-            "two, numbered from 0 without a gap"
-        )
-    if count != layers:
-        raise TeacherError(
-            f"{folder}: config.json has {layers} layers, and the weights have {count} under {prefix}*; "
-            "fetch the folder again"
-        )
-    return prefix
-
-
 def load_model(folder: Path) -> "PreTrainedModel":
     """Load a described model in fp32 and eval mode; fp16 and bf16 weights are widened exactly.
 
@@ -263,7 +160,7 @@ def load_model(folder: Path) -> "PreTrainedModel":
 
     config = _read_config(folder)
     head = find_head(config, "auto", str(folder))
-    has_pooler = any("pooler." in name for name in _tensor_shapes(folder))
+    has_pooler = any("pooler." in name for name in tensor_shapes(folder))
     model_class = getattr(transformers, config["architectures"][0], None)
     model, report = getattr(transformers, head.auto_class).from_pretrained(
         folder,

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from distill_core.config import LossWeights, TrainingSettings
+from distill_core.config import TrainingSettings
+from distill_core.loss_weights import LossWeights
 from distill_core.pooling import Pooling
 
 RESULT = "result.json"

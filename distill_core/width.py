@@ -6,7 +6,8 @@ from distill_core.axes import Axis, Shapes, keeps_width, label_axes
 from distill_core.config import StudentShape
 from distill_core.errors import ConfigError
 from distill_core.families import Width
-from distill_core.teacher import ModelDescription, count_layer
+from distill_core.teacher import ModelDescription
+from distill_core.weight_files import count_layer
 
 
 def pick_width(teacher: ModelDescription, shape: StudentShape) -> Width | None:

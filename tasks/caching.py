@@ -94,7 +94,7 @@ _QUANTIZED = Code(
 
 STAGES = {
     "embedded": Code(("embedded", *_TRAINING), (*_TORCH, "accelerate", "numpy", "scikit-learn")),
-    "teacher": Code(("teacher", "families", "heads", "pooling")),
+    "teacher": Code(("teacher", "weight_files", "families", "heads", "pooling")),
     "data": Code(
         (
             "data_files",
@@ -113,6 +113,7 @@ STAGES = {
         (
             "student",
             "teacher",
+            "weight_files",
             "axes",
             "width",
             "importance",

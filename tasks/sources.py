@@ -19,7 +19,8 @@ from distill_core.config import TeacherSource
 from distill_core.errors import SourceUnreachable, TeacherError
 from distill_core.files import copy_tree
 from distill_core.pipeline_file import looks_like_path
-from distill_core.teacher import FILES, ModelDescription, describe, model_files, refuse_unsafe
+from distill_core.teacher import FILES, ModelDescription, describe, model_files
+from distill_core.weight_files import refuse_unsafe
 
 
 class Source(Protocol):

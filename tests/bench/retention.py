@@ -42,9 +42,10 @@ def measure_retention(
         epochs: of the training.
         also: measures more, of the student, its head and the rows of the split.
     """
-    from distill_core.config import LossWeights, TrainingSettings
+    from distill_core.config import TrainingSettings
     from distill_core.evaluation import evaluate, model_logits, read_labels
     from distill_core.job import Job
+    from distill_core.loss_weights import LossWeights
     from distill_core.teacher import describe, load_model
     from distill_core.training import distill
 

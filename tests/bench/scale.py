@@ -116,10 +116,11 @@ def make_teacher(tokenizer: Path, shape: BertShape, folder: Path) -> Path:
 
 def _measured(scratch: Path, teacher_folder: Path, rows: int) -> dict[str, Any]:
     from distill_core.batches import open_tokenized, tokenize
-    from distill_core.config import DataSource, LossWeights, StudentShape, TrainingSettings
+    from distill_core.config import DataSource, StudentShape, TrainingSettings
     from distill_core.dataset import read_dataset
     from distill_core.job import Job, StepRecord
     from distill_core.layers import pick_layers
+    from distill_core.loss_weights import LossWeights
     from distill_core.student import build_student
     from distill_core.teacher import describe, load_model, load_tokenizer
     from distill_core.training import distill

@@ -179,8 +179,9 @@ Trained = tuple[Any, list[float], dict[str, Any]]
 
 def ours(work: Work) -> Trained:
     """Train as `run` does."""
-    from distill_core.config import LossWeights, TrainingSettings
+    from distill_core.config import TrainingSettings
     from distill_core.job import Job
+    from distill_core.loss_weights import LossWeights
     from distill_core.training import EpochRecord, distill
 
     ends: list[float] = []
@@ -261,7 +262,7 @@ def plain_trainer(work: Work, bf16: bool = False) -> Trained:
     import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    from distill_core.config import LossWeights
+    from distill_core.loss_weights import LossWeights
     from distill_core.losses import Objective, Output, Pair, combine
 
     ends: list[float] = []

@@ -96,9 +96,10 @@ def _fine_tune(name: str, folder: Path) -> None:
     import torch
     import transformers
 
-    from distill_core.config import LossWeights, TrainingSettings
+    from distill_core.config import TrainingSettings
     from distill_core.heads import HEADS
     from distill_core.job import Job
+    from distill_core.loss_weights import LossWeights
     from distill_core.student import save_model
     from distill_core.training import distill
 

@@ -10,12 +10,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distill_core.batches import open_tokenized, tokenize
 from distill_core.bundle import Artifact, Origin, assemble
-from distill_core.config import DataSource, LossWeights, TrainingSettings
+from distill_core.config import DataSource, TrainingSettings
 from distill_core.dataset import Splits, read_dataset
 from distill_core.export import export_onnx, export_whole, signature
 from distill_core.heads import HEADS
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.job import Job
+from distill_core.loss_weights import LossWeights
 from distill_core.quantization import quantize
 from distill_core.schemes import INT8_REDUCED
 from distill_core.student import build_student, save_model

@@ -13,9 +13,10 @@ from transformers import PreTrainedModel
 
 from distill_core import checkpoint
 from distill_core.checkpoint import Checkpoint
-from distill_core.config import LossWeights, TrainingSettings
+from distill_core.config import TrainingSettings
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.job import Job, StepRecord
+from distill_core.loss_weights import LossWeights
 from distill_core.student import build_student, save_model
 from distill_core.teacher import load_model
 from distill_core.training import EpochRecord, Trained, distill

@@ -20,7 +20,7 @@ from transformers import BertTokenizerFast
 
 from distill_core.batches import open_tokenized, tokenize
 from distill_core.bundle import Artifact, Origin, assemble
-from distill_core.config import Columns, DataSource, LossWeights, StudentShape, TrainingSettings
+from distill_core.config import Columns, DataSource, StudentShape, TrainingSettings
 from distill_core.dataset import Splits, read_dataset
 from distill_core.errors import DataError
 from distill_core.evaluation import evaluate, model_logits, read_labels
@@ -35,6 +35,7 @@ from distill_core.heads.sentence_embeddings import SentenceEmbeddings
 from distill_core.heads.token_classification import NOT_COUNTED, TokenClassification, entities
 from distill_core.job import Job
 from distill_core.layers import pick_layers
+from distill_core.loss_weights import LossWeights
 from distill_core.quantization import quantize
 from distill_core.schemes import INT8_REDUCED
 from distill_core.scoring import score_file

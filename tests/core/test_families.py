@@ -12,13 +12,14 @@ from datasets import DatasetDict
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from distill_core.config import LossWeights, StudentShape, TrainingSettings
+from distill_core.config import StudentShape, TrainingSettings
 from distill_core.errors import ConfigError, TeacherError
 from distill_core.export import PARITY_TOLERANCE, export_onnx
 from distill_core.families import FAMILIES
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.job import Job
 from distill_core.layers import pick_layers
+from distill_core.loss_weights import LossWeights
 from distill_core.positions import cut_positions
 from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET

@@ -12,11 +12,12 @@ from torch.testing import assert_close
 from transformers import PreTrainedModel
 
 from distill_core.batches import Batch, collate
-from distill_core.config import LossWeights, TrainingSettings
+from distill_core.config import TrainingSettings
 from distill_core.first_token import FirstTokenMaps, compute_first_token_alone, first_token_maps
 from distill_core.forward import run_model
 from distill_core.heads import HEADS, Head
 from distill_core.job import Job
+from distill_core.loss_weights import LossWeights
 from distill_core.losses import Output
 from distill_core.mode import Mode, with_attention
 from distill_core.student import build_student

@@ -9,8 +9,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from transformers import PreTrainedModel
 
-from distill_core.config import LossWeights
 from distill_core.evaluation import model_logits, read_labels, score
+from distill_core.loss_weights import LossWeights
 from distill_core.training import distill
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")

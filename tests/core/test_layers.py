@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_core.config import LossWeights, StudentShape
+from distill_core.config import StudentShape
 from distill_core.errors import ConfigError
 from distill_core.layers import MOST_PICKS, RULES, list_picks, map_layers, pick_layers
+from distill_core.loss_weights import LossWeights
 
 depths = st.integers(2, 48)
 rules = st.sampled_from(["alternate", "spread", "top", "bottom"])

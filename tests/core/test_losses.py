@@ -14,11 +14,11 @@ from torch.distributions import Categorical
 from torch.nn.functional import cross_entropy, mse_loss
 from torch.testing import assert_close
 
-from distill_core.config import LOSSES, LossWeights
 from distill_core.focal import focal_loss
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.heads.token_classification import TokenClassification
 from distill_core.layer_losses import attention_loss, cosine_loss, hidden_loss, relation_loss
+from distill_core.loss_weights import LOSSES, LossWeights
 from distill_core.losses import Losses, Objective, Output, Pair, combine, reads, task_only
 from distill_core.soft_targets import logit_loss, soft_target_loss
 

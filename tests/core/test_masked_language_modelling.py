@@ -18,13 +18,14 @@ from torch.testing import assert_close
 from transformers import PreTrainedTokenizerFast
 
 from distill_core.batches import LengthBuckets, collate, model_inputs, row_lengths, training_batch
-from distill_core.config import LossWeights, TrainingSettings
+from distill_core.config import TrainingSettings
 from distill_core.errors import TeacherError
 from distill_core.evaluation import file_logits, model_logits, read_labels, score
 from distill_core.export import export_onnx
 from distill_core.heads.masked_language_modelling import MaskedLanguageModelling, mask_tokens
 from distill_core.heads.token_classification import NOT_COUNTED
 from distill_core.job import Job
+from distill_core.loss_weights import LossWeights
 from distill_core.quantization import quantize
 from distill_core.schemes import INT8, INT8_REDUCED, Scheme
 from distill_core.session import open_session

@@ -13,12 +13,13 @@ from torch.testing import assert_close
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distill_core.batches import collate, evaluation_batches, model_inputs, open_tokenized, tokenize
-from distill_core.config import DataSource, LossWeights, TrainingSettings
+from distill_core.config import DataSource, TrainingSettings
 from distill_core.dataset import Splits, read_dataset
 from distill_core.errors import DataError
 from distill_core.evaluation import evaluate, model_logits, read_labels
 from distill_core.heads.multiple_choice import MultipleChoice
 from distill_core.job import Job
+from distill_core.loss_weights import LossWeights
 from distill_core.student import build_student
 from distill_core.teacher import load_model
 from distill_core.training import Trained, distill

@@ -10,9 +10,9 @@ from datasets import DatasetDict
 from sklearn.utils.class_weight import compute_class_weight
 from transformers import PreTrainedModel
 
-from distill_core.config import LossWeights
 from distill_core.errors import ConfigError
 from distill_core.heads.sequence_classification import SequenceClassification
+from distill_core.loss_weights import LossWeights
 from distill_core.losses import Objective
 from distill_core.objective import build_objective
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distill_core.config import LossWeights, Ramp
 from distill_core.errors import ConfigError
 from distill_core.job import Job
+from distill_core.loss_weights import LossWeights, Ramp
 from distill_core.optimization import peak_learning_rate, word_embeddings
 from distill_core.packed_training import adaptation, pack_words
 from distill_core.quantization.coded import CodedRows

@@ -17,10 +17,11 @@ from torch import nn, tensor
 from transformers import PreTrainedModel
 
 from distill_core.batches import collate
-from distill_core.config import LossWeights, TrainingSettings
+from distill_core.config import TrainingSettings
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.heads.token_classification import TokenClassification
 from distill_core.job import Job
+from distill_core.loss_weights import LossWeights
 from distill_core.parts import count, parts_of_process
 from distill_core.student import build_student, save_model
 from distill_core.training import Trained, distill

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from distill_core.config import LossWeights, Pipeline
+from distill_core.config import Pipeline
 from distill_core.errors import ConfigError
+from distill_core.loss_weights import LossWeights
 from distill_core.pipeline_file import looks_like_path, read_pipeline
 from distill_core.schemes import FP16, INT8
 from distill_core.targets import TARGETS

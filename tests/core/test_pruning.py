@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from distill_core.axes import AXES
-from distill_core.config import LossWeights, StudentShape, TrainingSettings
+from distill_core.config import StudentShape, TrainingSettings
 from distill_core.export import PARITY_TOLERANCE, export_onnx
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.importance import Importance, measure_importance
 from distill_core.job import Job
+from distill_core.loss_weights import LossWeights
 from distill_core.pruning import Kept, keep_most_important, narrow, prune
 from distill_core.student import build_student, save_model
 from distill_core.targets import OPSET

@@ -20,7 +20,7 @@ from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 
 from distill_core.batches import collate, model_inputs, open_tokenized, tokenize
 from distill_core.bundle import HARD_TEXTS, Artifact, Origin, assemble
-from distill_core.config import DataSource, LossWeights, TrainingSettings
+from distill_core.config import DataSource, TrainingSettings
 from distill_core.dataset import Splits, read_dataset
 from distill_core.errors import ConfigError, DataError
 from distill_core.evaluation import agreement, evaluate
@@ -28,6 +28,7 @@ from distill_core.export import export_onnx
 from distill_core.heads.question_answering import MOST_TOKENS, QuestionAnswering, best_span
 from distill_core.heads.squad_score import score_answer
 from distill_core.job import Job
+from distill_core.loss_weights import LossWeights
 from distill_core.manifest import read_manifest
 from distill_core.quantization import quantize
 from distill_core.runtime import answer_row

@@ -8,11 +8,12 @@ from torch.nn.functional import kl_div, log_softmax
 from transformers import PreTrainedModel
 
 from distill_core.batches import draw_rows
-from distill_core.config import LossWeights, TrainingSettings
+from distill_core.config import TrainingSettings
 from distill_core.evaluation import agreement, model_logits
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.heads.token_classification import TokenClassification
 from distill_core.job import Job, StepRecord
+from distill_core.loss_weights import LossWeights
 from distill_core.search import Answers, Search, Try, as_table, ask, compare, search_layers
 from distill_core.student import build_student
 from distill_core.teacher import describe

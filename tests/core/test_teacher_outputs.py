@@ -12,9 +12,10 @@ from torch.testing import assert_close
 from transformers import PreTrainedModel
 
 from distill_core.batches import Batch, collate, model_inputs, row_lengths
-from distill_core.config import LossWeights, TrainingSettings
+from distill_core.config import TrainingSettings
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.job import Job
+from distill_core.loss_weights import LossWeights
 from distill_core.losses import Output
 from distill_core.student import build_student
 from distill_core.teacher_outputs import TeacherOutputs, fits, size_bytes

@@ -12,10 +12,10 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distill_core.config import LossWeights
 from distill_core.errors import TrainingError
 from distill_core.evaluation import model_logits, read_labels, score
 from distill_core.job import Job, StepRecord
+from distill_core.loss_weights import LossWeights
 from distill_core.mode import DTYPES, modes, not_emulated, time_products, with_attention
 from distill_core.optimization import peak_learning_rate
 from distill_core.soft_targets import soft_target_loss

@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from distill_core.batches import collate
-from distill_core.config import LOSSES, RECORDED, LossWeights
 from distill_core.errors import ConfigError
+from distill_core.loss_weights import LOSSES, RECORDED, LossWeights
 from distill_core.step import Learner
 from tests.core.family_models import narrow
 from tests.core.test_training import distance, equal, run, without_dropout

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from distill_core.augmentation import augment
 from distill_core.batches import open_tokenized, tokenize
-from distill_core.config import DataSource, LossWeights, TrainingSettings
+from distill_core.config import DataSource, TrainingSettings
 from distill_core.dataset import Splits, read_dataset
 from distill_core.errors import DataError
 from distill_core.heads import Head
@@ -24,6 +24,7 @@ from distill_core.heads.multiple_choice import MultipleChoice
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.heads.token_classification import TokenClassification
 from distill_core.job import Job, StepRecord
+from distill_core.loss_weights import LossWeights
 from distill_core.schedule import epochs
 from distill_core.student import build_student
 from distill_core.teacher import load_tokenizer

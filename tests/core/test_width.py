@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_core.config import DataSource, LossWeights, Pipeline, StudentShape, TeacherSource
+from distill_core.config import DataSource, Pipeline, StudentShape, TeacherSource
 from distill_core.dataset import Splits
 from distill_core.errors import ConfigError, TeacherError
 from distill_core.families import Width
+from distill_core.loss_weights import LossWeights
 from distill_core.plan import check_fit, make_plan
 from distill_core.teacher import ModelDescription, describe, load_tokenizer
 from distill_core.width import count_parameters, pick_width

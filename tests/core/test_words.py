@@ -13,12 +13,13 @@ from jaxtyping import Float
 from onnx import numpy_helper
 from transformers import PreTrainedTokenizerFast
 
-from distill_core.config import LossWeights, TrainingSettings
+from distill_core.config import TrainingSettings
 from distill_core.errors import ConfigError
 from distill_core.evaluation import file_logits
 from distill_core.export import export_onnx
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.job import Job
+from distill_core.loss_weights import LossWeights
 from distill_core.mode import attention_of, with_attention
 from distill_core.optimization import freeze_embeddings, word_embeddings
 from distill_core.quantization import quantize

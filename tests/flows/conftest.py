@@ -19,10 +19,11 @@ import pytest
 import yaml
 
 from distill_core.batches import open_tokenized, tokenize
-from distill_core.config import DataSource, LossWeights, TrainingSettings
+from distill_core.config import DataSource, TrainingSettings
 from distill_core.dataset import read_dataset
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.job import Job
+from distill_core.loss_weights import LossWeights
 from distill_core.student import save_model
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.training import distill
