@@ -1,7 +1,7 @@
 """Table: scheme → how the weights and activations of an ONNX file become small."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from distill_core.errors import ConfigError
 
@@ -19,6 +19,13 @@ found without it in a browser: nothing is promised there."""
 _NOT_ANDROID = ("onnxruntime", "onnxruntime-web")
 """Load MatMulNBits of 8 bits: onnxruntime-android 1.22, the last on some devices, does not
 (microsoft/onnxruntime 24769), and onnxruntime-objc is built from the same kernels."""
+
+
+class Packing(NamedTuple):
+    """What a codebook serves, and how many weights of a matrix are one of its vectors."""
+
+    packs: Literal["all", "embeddings"]
+    vector: Literal[4, 6]
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,7 @@ class Scheme:
     loads, has no Cast from them (1.30.0); elsewhere bytes cost a third of the load time."""
     vector: Literal[4, 6] = 4
     """Of codebook: weights of a matrix that 16 bits stand for, 4 bits a weight or 2.7, where a model is large
-    enough for 65,536 vectors; a small one's files are the same. Beside packed matrices, embeddings of a large
-    vocabulary have six."""
+    enough for 65,536 vectors; a small one's files are the same."""
     fused: bool = False
     """Of codebook: attention and norms are one operator each, onnxruntime's own, which a page would else find
     while it loads the file: a packed student of 3 x 384 took 690 ms in onnxruntime-web, and 520 so."""
@@ -58,6 +64,11 @@ class Scheme:
     """Of 8 bits and blocks: embeddings with a scale for each block of a row (GatherBlockQuantized)."""
     runtimes: tuple[str, ...] = RUNTIMES
     """Which can load it: operators outside the ONNX standard are not in every one."""
+
+    @property
+    def packing(self) -> Packing | None:
+        """How words are coded, of codebook; the same for all schemes that have it alike."""
+        return Packing(self.packs, self.vector) if self.stored == "codebook" else None
 
 
 INT8 = Scheme("int8", "8 bits")

@@ -10,6 +10,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from distill_core.config import Pipeline
 from distill_core.errors import GateError
 from distill_core.files import taken
+from distill_core.schemes import Packing
 from distill_core.targets import schemes_of
 from tasks.baselines import compare_baselines
 from tasks.benchmark import benchmark
@@ -17,7 +18,7 @@ from tasks.caching import Stage, prune
 from tasks.choose import choose, chosen
 from tasks.distill import distil, train_without_teacher
 from tasks.evaluate import evaluate
-from tasks.export import export, quantize
+from tasks.export import code_words, export, quantize
 from tasks.fetch import fetch_teacher, prepare_data
 from tasks.initialise import initialise_student
 from tasks.job import Job
@@ -83,7 +84,8 @@ def _run(job: Job) -> dict[str, Any]:
             else None
         )
         exported = export(job, teacher, shipped or student, shipped or data)
-        artifacts = _quantize(job, teacher, exported, evaluation, shipped or data)
+        words = _code_words(job, exported, shipped or data)
+        artifacts = _quantize(job, teacher, exported, evaluation, shipped or data, words)
         timings = benchmark(job, teacher, artifacts, data, shipped or data)
         targets = list(job.pipeline.rows)
         choices = choose.map(
@@ -102,6 +104,7 @@ def _run(job: Job) -> dict[str, Any]:
         unpacked = trained if packed else None
         asked_for = {"unpacked": unpacked, "untaught": untaught, "vocabulary": shipped}
         stages |= {name: stage for name, stage in asked_for.items() if stage}
+        stages |= {f"words of {packing}": stage for packing, stage in words.items()}
         shipped_files = chosen(artifacts, choices)
         bundles = bundle.map(unmapped(job), targets, shipped_files, unmapped(stages)).result()
         verifications = verify.map(
@@ -118,12 +121,25 @@ def _run(job: Job) -> dict[str, Any]:
     return published
 
 
+def _code_words(job: Job, exported: Stage, data: Stage) -> dict[Packing, Stage]:
+    """Return the words in the codes that schemes pack them in."""
+    schemes = schemes_of(job.pipeline.rows)
+    packings = list(dict.fromkeys(scheme.packing for scheme in schemes if scheme.packing))
+    coded = code_words.map(unmapped(job), packings, unmapped(exported), unmapped(data)).result()
+    return dict(zip(packings, coded, strict=True))
+
+
 def _quantize(
-    job: Job, teacher: Stage, exported: Stage, evaluation: Stage, data: Stage
+    job: Job,
+    teacher: Stage,
+    exported: Stage,
+    evaluation: Stage,
+    data: Stage,
+    words: dict[Packing, Stage],
 ) -> list[Stage]:
     """Return the files of all schemes, and those that keep more precision where a target lacks it."""
     given = [unmapped(stage) for stage in (teacher, exported, evaluation, data)]
     schemes = [scheme.name for scheme in schemes_of(job.pipeline.rows)]
-    artifacts = quantize.map(unmapped(job), schemes, *given).result()
+    artifacts = quantize.map(unmapped(job), schemes, *given, unmapped(words)).result()
     mended = keep_precision.map(unmapped(job), lacking(job, artifacts), *given).result()
     return [*artifacts, *mended_files(mended)]

@@ -72,7 +72,7 @@ _TRAINING = (
 
 _CODING = (
     "vocabulary",
-    *(f"distill_core.quantization.{name}" for name in ("words", "coded", "codebook")),
+    *(f"distill_core.quantization.{name}" for name in ("words", "coded", "books", "codebook")),
 )
 
 _QUANTIZED = Code(
@@ -161,6 +161,7 @@ STAGES = {
         ),
         (*_TORCH, *_ONNX),
     ),
+    "words": Code((*_CODING, "distill_core.quantization.tables"), (*_ONNX, "numpy", "scipy")),
     "artifact": _QUANTIZED,
     "mended": _QUANTIZED,
     "benchmark": Code(

@@ -1,5 +1,6 @@
-"""Tasks: export the student to ONNX, and make the file of a scheme of it."""
+"""Tasks: export the student to ONNX, code its words, and make the file of a scheme of it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
-from distill_core.schemes import SCHEMES
+from distill_core.schemes import SCHEMES, Packing
 from distill_core.targets import OPSET
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
@@ -38,26 +39,62 @@ def export(job: Job, teacher: Stage, student: Stage, data: Stage) -> State[Stage
     return as_state(stage)
 
 
+@task(name="code words", task_run_name="code words", cache_policy=NO_CACHE)
+def code_words(job: Job, packing: Packing, exported: Stage, data: Stage) -> State[Stage]:
+    """Put the word embeddings in codes, once for all schemes that pack them alike."""
+    inputs = {"onnx": exported.key, "data": data.key, **packing._asdict()}
+
+    def build(folder: Path) -> dict[str, Any]:
+        import onnx
+
+        from distill_core.quantization.tables import code_table
+        from distill_core.quantization.words import copy_words, read_words, write_words
+        from distill_core.vocabulary import used_tokens
+
+        copy_words(exported.folder, folder)
+        words = read_words(folder)
+        if words is None:
+            # Of a trimmed vocabulary all tokens are in use.
+            used = None if data.name == "vocabulary" else used_tokens(training_rows_of(data))
+            words = code_table(onnx.load(exported.folder / ONNX), used, packing)
+            if words:
+                write_words(words, folder)
+        return {**packing._asdict(), "bytes": words.nbytes if words else None}
+
+    stage = run_stage(job.output, "words", inputs, build)
+    publish_facts(job.pipeline.name, stage, "-".join(map(str, packing)))
+    return as_state(stage)
+
+
 @task(name="quantize", task_run_name="quantize to {scheme}", cache_policy=NO_CACHE)
 def quantize(
-    job: Job, scheme: str, teacher: Stage, exported: Stage, evaluation: Stage, data: Stage
+    job: Job,
+    scheme: str,
+    teacher: Stage,
+    exported: Stage,
+    evaluation: Stage,
+    data: Stage,
+    words: Mapping[Packing, Stage],
 ) -> State[Stage]:
     """Make the file of a scheme, score it, and measure on validation rows what it loses."""
-    inputs = {"onnx": exported.key, "evaluation": evaluation.key, "scheme": vars(SCHEMES[scheme])}
+    packing = SCHEMES[scheme].packing
+    coded = words[packing] if packing else None
+    inputs = {
+        "onnx": exported.key,
+        "evaluation": evaluation.key,
+        "scheme": vars(SCHEMES[scheme]),
+        "words": coded.key if coded else None,
+    }
 
     def build(folder: Path) -> dict[str, Any]:
         from distill_core.batches import open_tokenized
         from distill_core.quantization import quantize
         from distill_core.quantization.calibration import calibration_rows
         from distill_core.quantization.words import read_words
-        from distill_core.vocabulary import used_tokens
 
         rows = calibration_rows(open_tokenized(data.folder / ROWS)["train"]).to_list()
-        model = exported.folder / ONNX
-        # Of a trimmed vocabulary all tokens are in use.
-        used = None if data.name == "vocabulary" else used_tokens(training_rows_of(data))
-        words = read_words(exported.folder)
-        file = quantize(model, SCHEMES[scheme], rows, folder, used, words)
+        codes = read_words(coded.folder) if coded else None
+        file = quantize(exported.folder / ONNX, SCHEMES[scheme], rows, folder, codes)
         return {"scheme": scheme, **score_artifact(file, teacher, evaluation, data)}
 
     stage = run_stage(job.output, "artifact", inputs, build)

@@ -17,8 +17,8 @@ from distill_core.quantization.mixed import Within, keep_precision
 from distill_core.quantization.packing import pack
 from distill_core.quantization.smoothing import smooth, split
 from distill_core.quantization.static import quantize_statically
+from distill_core.quantization.tables import code_table
 from distill_core.schemes import Scheme
-from distill_core.vocabulary import Ids
 
 QUANTIZED_FILE = "model_quantized.onnx"
 
@@ -33,7 +33,6 @@ def quantize(
     scheme: Scheme,
     rows: Rows,
     folder: Path,
-    used: Ids | None = None,
     words: CodedRows | None = None,
 ) -> Path:
     """Write the small twin of an ONNX file and return its path.
@@ -43,12 +42,11 @@ def quantize(
         scheme: how.
         rows: training texts, token ids and masks.
         folder: where `model_quantized.onnx` goes.
-        used: ids of the tokens that all training texts use, the others mattering less; None: they all do.
-        words: codes that word embeddings stand on already; read by schemes with a codebook.
+        words: codes of the word embeddings, read by schemes with a codebook; None codes them now, all alike.
     """
     file = folder / QUANTIZED_FILE
     if scheme.stored == "codebook":
-        _pack(model, scheme, rows, file, used, words)
+        _pack(model, scheme, rows, file, words)
     else:
         _MAKERS[scheme.stored](model, scheme, rows, file)
     return file
@@ -73,9 +71,10 @@ def _pack(
     scheme: Scheme,
     rows: Rows,
     file: Path,
-    used: Ids | None,
     words: CodedRows | None,
 ) -> None:
+    if words is None and scheme.packing:
+        words = code_table(onnx.load(model), None, scheme.packing)
     matrices = scheme.packs == "all"
     if matrices:
         # From the full range, which says more of the weights; what is not packed is brought to the
@@ -85,7 +84,7 @@ def _pack(
     else:
         _make_evened(model, scheme, rows, file)
     draft = onnx.load(file)
-    if pack(draft, scheme, rows, used, words):
+    if pack(draft, scheme, rows, words):
         onnx.save(draft, file)
     elif matrices:
         _make_evened(model, scheme, rows, file)

@@ -6,38 +6,26 @@ student of 3 x 384, its vectors of four weights, that takes 1.7 of 9.3 MB; KL fr
 texts went from 0.0029 to 0.0031.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int8, UInt
 
-from distill_core.quantization.codebook import Codebook, channel_scales
-from distill_core.schemes import LEAST_PACKED
+from distill_core.quantization.books import Part, learn_book
+from distill_core.quantization.codebook import (
+    SMALL,
+    Codebook,
+    channel_scales,
+    fill_up,
+    pick_shape,
+    put_coarse_first,
+)
+from distill_core.schemes import LEAST_PACKED, largest_weight
 from distill_core.vocabulary import Ids
 
-
-@dataclass(frozen=True)
-class Rows:
-    """Embeddings that are to be coded."""
-
-    weights: Float[np.ndarray, "rows channels"]
-    rare: Bool[np.ndarray, " rows"]
-    """Of which tokens no training text makes use; none, where that is not known or would save too little."""
-
-    def whole(self) -> "Rows":
-        """Return them with none rare."""
-        return replace(self, rare=np.zeros_like(self.rare))
-
-    def numbers(self, largest: int) -> Float[np.ndarray, "rows channels"]:
-        """Return the weights / the scales of their rows."""
-        return np.asarray(self.weights / self.scales(largest).astype(np.float32))
-
-    def scales(self, largest: int) -> Float[np.ndarray, "rows 1"]:
-        """Return what a step of the 8-bit numbers is worth in each row."""
-        scales = channel_scales(self.weights.T, largest)[:, None]
-        # A row of zeros, as padding's often is, would have none.
-        least = np.finfo(np.float16).smallest_subnormal
-        return np.asarray(np.maximum(scales, least), dtype=np.float16)
+_LARGEST = largest_weight(reduce_range=False)
+"""Embeddings are no factors of sums that could saturate."""
 
 
 def find_rare(shape: tuple[int, int], used: Ids | None) -> Bool[np.ndarray, " rows"]:
@@ -70,6 +58,12 @@ class CodedRows:
     channels: int
     """Numbers in a row, which may end within a vector."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that they take in a file."""
+        stored = (self.common, self.coarse, self.scales, self.vectors)
+        return sum(array.nbytes for array in stored)
+
     def weights(self) -> Float[np.ndarray, "rows channels"]:
         """Return what the codes stand for, in fp32."""
         book = Codebook(self.vectors)
@@ -77,6 +71,16 @@ class CodedRows:
         numbers[~self.rare] = book.decode(self.common)[:, : self.channels]
         numbers[self.rare] = book.decode(self.coarse)[:, : self.channels]
         return numbers * self.scales.astype(np.float32)
+
+    def within(self, largest: int) -> "CodedRows":
+        """Return them with vectors of no larger whole numbers, and scales that make up for it.
+
+        Args:
+            largest: that a number of a vector may be.
+        """
+        share = largest / _LARGEST
+        vectors = np.rint(self.vectors * share).astype(np.int8)
+        return replace(self, vectors=vectors, scales=(self.scales / share).astype(np.float16))
 
     def pick(self, rows: Ids) -> "CodedRows":
         """Return some of the rows, in the order that is asked for."""
@@ -88,20 +92,47 @@ class CodedRows:
         return replace(self, common=common, coarse=coarse, rare=rare, scales=self.scales[rows])
 
 
-def encode(rows: Rows, codebooks: tuple[Codebook, Codebook], largest: int) -> CodedRows:
-    """Return the codes of the nearest vectors.
+def code_rows(
+    weights: Float[np.ndarray, "rows channels"],
+    used: Ids | None,
+    width: int,
+    matrices: Sequence[Float[np.ndarray, "_ _"]] = (),
+) -> CodedRows:
+    """Return embeddings in codes of a codebook that is learnt from them.
 
     Args:
-        rows: of an embedding.
-        codebooks: the whole one, and the beginning of it for rare rows.
-        largest: whole number that an unpacked weight may have.
+        weights: of a table.
+        used: rows that training texts use, the others being coarser; None: all.
+        width: weights in a vector, where they are enough for the large table; else two.
+        matrices: what the codebook is learnt from too.
     """
-    numbers, (whole, beginning) = rows.numbers(largest), codebooks
+    shape = pick_shape(weights.size, width)
+    rare = find_rare(weights.shape, None if shape == SMALL else used)
+    scales = _row_scales(weights)
+    numbers = fill_up(weights / scales.astype(np.float32), shape[0])
+    rows = Part(numbers[~rare], scales[~rare, 0].astype(np.float64), np.ones(numbers.shape[1]))
+    whole = learn_book([rows, *map(_part, matrices)], shape, _LARGEST)
+    beginning = whole
+    if rare.any():
+        whole, beginning = put_coarse_first(whole, numbers[rare].ravel(), _LARGEST)
     return CodedRows(
-        whole.encode(numbers[~rows.rare]),
-        beginning.encode(numbers[rows.rare]),
-        rows.rare,
-        rows.scales(largest),
+        whole.encode(numbers[~rare]),
+        beginning.encode(numbers[rare]),
+        rare,
+        scales,
         whole.vectors,
-        rows.weights.shape[1],
+        weights.shape[1],
     )
+
+
+def _part(matrix: Float[np.ndarray, "inputs channels"]) -> Part:
+    scales = channel_scales(matrix, _LARGEST)
+    return Part(matrix / scales, np.ones(len(matrix)), scales.astype(np.float64))
+
+
+def _row_scales(weights: Float[np.ndarray, "rows channels"]) -> Float[np.ndarray, "rows 1"]:
+    """Return what a step of the 8-bit numbers is worth in each row, in fp16."""
+    scales = channel_scales(weights.T, _LARGEST)[:, None]
+    # A row of zeros, as padding's often is, would have none.
+    least = np.finfo(np.float16).smallest_subnormal
+    return np.asarray(np.maximum(scales, least), dtype=np.float16)

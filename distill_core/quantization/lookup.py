@@ -10,13 +10,10 @@ from onnx import helper, numpy_helper
 from distill_core.quantization.codebook import LARGE
 
 CODEBOOK = "codebook"
-"""Name of the initializer that codes point into: those of matrices, and of embeddings where they share it."""
-
-TABLE_CODEBOOK = "codebook_of_embeddings"
-"""Name of the initializer that codes of embeddings point into where it is one of their own."""
+"""Name of the initializer that codes of matrices point into."""
 
 WORDS_CODEBOOK = "codebook_of_words"
-"""Name of the initializer that codes of words point into which were coded before the training."""
+"""Name of the initializer that codes of words point into."""
 
 COARSE_CODEBOOK = "codebook_of_coarse_matrices"
 """Name of the initializer that codes of matrices point into which need no more than a byte for a vector."""

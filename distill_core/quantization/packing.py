@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 from jaxtyping import Int8
 
-from distill_core.quantization.books import learn_books, learn_coarse, of_matrix
+from distill_core.quantization.books import Part, learn_book, of_matrix
 from distill_core.quantization.calibration import input_moments, one_of_a_text, set_apart
-from distill_core.quantization.codebook import SMALL, pick_shapes
-from distill_core.quantization.coded import CodedRows, encode
+from distill_core.quantization.codebook import COARSE, SMALL, Codebook, pick_shape
+from distill_core.quantization.coded import CodedRows
 from distill_core.quantization.lookup import (
     COARSE_CODEBOOK,
     CODEBOOK,
@@ -36,9 +36,8 @@ from distill_core.quantization.matrices import (
 )
 from distill_core.quantization.rounding import Moments
 from distill_core.quantization.spare import pick_coarse
-from distill_core.quantization.tables import Table, find_tables, unpack_table
+from distill_core.quantization.tables import find_table, unpack_table
 from distill_core.schemes import Scheme, largest_weight
-from distill_core.vocabulary import Ids
 
 Vectors = dict[str, Int8[np.ndarray, "count width"]]
 """Codebooks, by the names of their initializers."""
@@ -53,17 +52,15 @@ def pack(
     model: onnx.ModelProto,
     scheme: Scheme,
     rows: Sequence[Mapping[str, Any]],
-    used: Ids | None = None,
-    words: CodedRows | None = None,
+    words: CodedRows | None,
 ) -> bool:
-    """Pack matrices and embeddings of a file in place; what is small stays in 8 bits.
+    """Pack matrices and word embeddings of a file in place; what is small stays in 8 bits.
 
     Args:
         model: of 8 bits, its activations quantized as they come; at its full range, if matrices are packed.
         scheme: how large numbers are, how many a code stands for, and how it is stored.
         rows: training texts, token ids and masks, whose products are to stay what they are.
-        used: ids of the tokens that training texts use, the others being coarser; None: of all.
-        words: codes that word embeddings stand on already.
+        words: codes of the word embeddings; None where they stay in 8 bits.
 
     Returns:
         Whether there was anything to pack; else the file is as it was.
@@ -71,18 +68,21 @@ def pack(
     graph, largest = model.graph, largest_weight(scheme.reduce_range)
     found = find_matrices(graph) if scheme.packs == "all" else []
     matrices = [matrix for matrix in found if matrix.numbers.size >= _LEAST_WEIGHTS]
-    tables = find_tables(graph, used, words)
-    if not (matrices or tables):
+    table = find_table(graph) if words else None
+    if not (matrices or table):
         return False
     store = as_bytes if scheme.byte_codes else as_they_are
-    open_tables = [table for table in tables if table.coded is None]
+    shape = pick_shape(sum(matrix.numbers.size for matrix in matrices), scheme.vector)
+    shared = None
+    if table and words and words.vectors.shape[::-1] == shape != SMALL:
+        words = words.within(largest)
+        shared = Codebook(words.vectors)
     vectors: Vectors = {}
-    if matrices or open_tables:
-        vectors |= _pack_by_books(model, matrices, open_tables, scheme, rows, store)
-    for table in tables:
-        if table.coded:
-            unpack_table(graph, table, table.coded, WORDS_CODEBOOK, store)
-            vectors[WORDS_CODEBOOK] = table.coded.vectors
+    if matrices:
+        vectors |= _pack_matrices(model, matrices, scheme, rows, store, shared or shape)
+    if table and words:
+        unpack_table(graph, table, words, store)
+        vectors[WORDS_CODEBOOK] = words.vectors
     add_codebooks(graph, vectors, scheme.byte_codes)
     if largest < _LARGEST:
         for matrix in found:
@@ -99,40 +99,37 @@ def _forget_names(graph: onnx.GraphProto) -> None:
         node.ClearField("name")
 
 
-def _pack_by_books(
+def _pack_matrices(
     model: onnx.ModelProto,
     matrices: Sequence[Matrix],
-    tables: Sequence[Table],
     scheme: Scheme,
     rows: Sequence[Mapping[str, Any]],
     store: Store,
+    book: Codebook | tuple[int, int],
 ) -> Vectors:
-    """Pack matrices and embeddings with codebooks that are learnt from them, and return those by name."""
+    """Pack matrices with the codebook of the words, or one of a shape that is learnt from them.
+
+    Returns:
+        The codebooks by name.
+    """
     largest = largest_weight(scheme.reduce_range)
-    shapes = pick_shapes(
-        sum(matrix.numbers.size for matrix in matrices),
-        sum(table.rows.weights.size for table in tables),
-        scheme.vector,
-    )
-    embeddings = [table.rows.whole() if SMALL in shapes else table.rows for table in tables]
     read, judged = set_apart(rows)
     moments = input_moments(model, [matrix.activation for matrix in matrices], read)
-    parts = [of_matrix(m.weights, m.scales(largest), moments[m.activation]) for m in matrices]
-    books = learn_books(parts, embeddings, shapes, largest)
-    rounded = [
-        code_matrix(m, largest, books.matrices, CODEBOOK, moments[m.activation]) for m in matrices
-    ]
+    name = WORDS_CODEBOOK
+    if not isinstance(book, Codebook):
+        name, book = CODEBOOK, learn_book(_parts(matrices, moments, largest), book, largest)
+    rounded = [code_matrix(m, largest, book, name, moments[m.activation]) for m in matrices]
     coarse = _find_coarse(model, rounded, moments, largest, judged)
     vectors: Vectors = {}
     for entry in rounded:
         coded = coarse.get(entry.matrix.name, entry)
         unpack_matrix(model.graph, coded, store)
         vectors[coded.codebook_name] = coded.codebook.vectors
-    for table, embedding in zip(tables, embeddings, strict=True):
-        coded_rows = encode(embedding, (books.tables, books.coarse), largest)
-        unpack_table(model.graph, table, coded_rows, books.of_tables, store)
-        vectors[books.of_tables] = books.tables.vectors
     return vectors
+
+
+def _parts(matrices: Sequence[Matrix], moments: Mapping[str, Moments], largest: int) -> list[Part]:
+    return [of_matrix(m.weights, m.scales(largest), moments[m.activation]) for m in matrices]
 
 
 def _find_coarse(
@@ -147,7 +144,6 @@ def _find_coarse(
     spare = [entry.matrix for entry in rounded if entry.matrix.activation in once]
     if not spare:
         return {}
-    parts = [of_matrix(m.weights, m.scales(largest), moments[m.activation]) for m in spare]
-    book = learn_coarse(parts, largest)
+    book = learn_book(_parts(spare, moments, largest), COARSE, largest)
     coarse = [code_matrix(m, largest, book, COARSE_CODEBOOK, moments[m.activation]) for m in spare]
     return {entry.matrix.name: entry for entry in pick_coarse(model, rounded, coarse, rows)}

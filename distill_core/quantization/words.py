@@ -13,21 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedModel
 
 from distill_core.optimization import word_embeddings
-from distill_core.quantization.codebook import (
-    LARGE,
-    LARGE_PAYS,
-    SMALL,
-    fill_up,
-    learn_codebook,
-    put_coarse_first,
-)
-from distill_core.quantization.coded import CodedRows, Rows, encode, find_rare
-from distill_core.schemes import check_packed_words, largest_weight
+from distill_core.quantization.coded import CodedRows, code_rows
+from distill_core.schemes import check_packed_words
 from distill_core.vocabulary import Ids
 
 WORDS = "coded_words.safetensors"
@@ -35,9 +26,6 @@ WORDS = "coded_words.safetensors"
 
 _WIDTH = 8
 """Weights in a vector: 2 bits each, and 1 in rare rows."""
-
-_LARGEST = largest_weight(reduce_range=False)
-"""Embeddings are no factors of sums that could saturate."""
 
 
 def code_words(model: PreTrainedModel, used: Ids) -> CodedRows:
@@ -52,26 +40,10 @@ def code_words(model: PreTrainedModel, used: Ids) -> CodedRows:
     """
     table = word_embeddings(model).weight
     check_packed_words(table.numel())
-    coded = _code(table.detach().numpy(), used)
+    coded = code_rows(table.detach().numpy(), used, _WIDTH)
     with torch.no_grad():
         table.copy_(torch.from_numpy(coded.weights()))
     return coded
-
-
-def _code(weights: Float[np.ndarray, "rows channels"], used: Ids) -> CodedRows:
-    rows = Rows(weights, find_rare(weights.shape, used))
-    large = weights.size >= LARGE_PAYS
-    if not large:
-        rows = rows.whole()
-    shape = (_WIDTH, LARGE) if large else SMALL
-    common = ~rows.rare
-    numbers = fill_up(rows.numbers(_LARGEST), shape[0])
-    counts = np.repeat(rows.scales(_LARGEST)[common, 0], numbers.shape[1] // shape[0])
-    learnt = learn_codebook(numbers[common].ravel(), shape, _LARGEST, counts.astype(np.float64))
-    if not rows.rare.any():
-        return encode(rows, (learnt, learnt), _LARGEST)
-    books = put_coarse_first(learnt, numbers[rows.rare].ravel(), _LARGEST)
-    return encode(rows, books, _LARGEST)
 
 
 def write_words(words: CodedRows, folder: Path) -> None:

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import onnx
 from datasets import Dataset
 from optimum.onnxruntime import AutoQuantizationConfig, ORTQuantizer
 from transformers import PretrainedConfig
@@ -20,6 +21,7 @@ from distill_core.files import read_json
 from distill_core.heads import HEADS, Head
 from distill_core.quantization import QUANTIZED_FILE, quantize
 from distill_core.quantization.calibration import calibration_rows
+from distill_core.quantization.tables import code_table
 from distill_core.quantization.words import read_words
 from distill_core.schemes import SCHEMES
 from distill_core.scoring import score_file
@@ -163,8 +165,11 @@ def _quantize(name: str, student: _Student, folder: Path) -> Path:
     if name in SCHEMES:
         model, rows = student.model, student.rows
         calibration = calibration_rows(rows["train"]).to_list()
-        used = used_tokens(training_rows(rows))
-        return quantize(model, SCHEMES[name], calibration, folder, used, read_words(model.parent))
+        scheme, words = SCHEMES[name], read_words(model.parent)
+        if words is None and scheme.packing:
+            used = used_tokens(training_rows(rows))
+            words = code_table(onnx.load(model), used, scheme.packing)
+        return quantize(model, scheme, calibration, folder, words)
     preset, per_channel = PRESETS[name]
     configuration = getattr(AutoQuantizationConfig, preset)(
         is_static=False, per_channel=per_channel

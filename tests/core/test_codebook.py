@@ -11,7 +11,7 @@ from distill_core.quantization.codebook import (
     Codebook,
     channel_scales,
     learn_codebook,
-    pick_shapes,
+    pick_shape,
 )
 from distill_core.quantization.rounding import round_matrix
 
@@ -66,14 +66,8 @@ def test_a_channel_of_zeros_stays_zero() -> None:
 
 
 def test_small_models_have_a_small_table() -> None:
-    assert pick_shapes(60_000, 40_000, 6) == (SMALL, SMALL)
-    assert pick_shapes(5_000_000, 12_000_000, 6) == ((6, 65_536), (6, 65_536))
-
-
-def test_many_embeddings_have_wider_vectors_than_matrices() -> None:
-    assert pick_shapes(5_000_000, 12_000_000, 4) == ((4, 65_536), (6, 65_536))
-    assert pick_shapes(5_000_000, 1_000_000, 4) == ((4, 65_536), (4, 65_536))
-    assert pick_shapes(0, 12_000_000, 4) == ((4, 65_536), (4, 65_536))
+    assert pick_shape(100_000, 6) == SMALL
+    assert pick_shape(5_000_000, 6) == (6, 65_536)
 
 
 def test_a_learnt_codebook_beats_sixteen_even_levels() -> None:

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from datasets import Dataset
 
-from distill_core.quantization.books import learn_coarse, of_matrix
+from distill_core.quantization.books import learn_book, of_matrix
 from distill_core.quantization.calibration import input_moments, one_of_a_text
 from distill_core.quantization.codebook import COARSE, Codebook
 from distill_core.quantization.dynamic import quantize_dynamically
@@ -95,7 +95,7 @@ def test_a_coarse_matrix_keeps_its_products_with_the_vectors_that_it_meets(
     once = one_of_a_text(eight, [m.activation for m in matrices], texts)
     matrix = next(m for m in matrices if m.activation in once)
     moments = input_moments(eight, [matrix.activation], texts)[matrix.activation]
-    book = learn_coarse([of_matrix(matrix.weights, matrix.scales(127), moments)], 127)
+    book = learn_book([of_matrix(matrix.weights, matrix.scales(127), moments)], COARSE, 127)
     coded = code_matrix(matrix, 127, book, "book", moments)
     assert coded.codes.dtype == np.uint8
     assert book.vectors.shape == COARSE[::-1]

@@ -13,9 +13,10 @@ from distill_core.evaluation import file_logits
 from distill_core.export import export_onnx
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import quantize
+from distill_core.quantization.coded import find_rare
 from distill_core.quantization.lookup import COARSE_CODEBOOK
-from distill_core.quantization.tables import find_tables
-from distill_core.schemes import INT3, INT4_WEB, INT8, INT8_WORDS, Scheme
+from distill_core.quantization.tables import code_table
+from distill_core.schemes import INT3, INT3_REDUCED, INT4_WEB, INT8_WORDS, Scheme
 from distill_core.session import open_session
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model, load_tokenizer
@@ -23,16 +24,20 @@ from tests.core.embeddings import looked_up
 from tests.core.family_models import save_small
 
 HEAD = SequenceClassification(("negative", "positive"))
-WORDS, WIDTH = 32_768, 128  # not whole vectors of six
+WORDS, WIDTH = 16_384, 128  # not whole vectors of six
 USED = np.asarray([*range(0, 5_000), *range(9_000, 10_000)])
 RARE = np.setdiff1d(np.arange(WORDS), USED)
 
 
 @pytest.fixture(scope="module")
 def large(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset]:
-    """A BERT whose weights are enough for the large codebook, as an fp32 file, and rows for it."""
-    folder, tokenizer = tmp_path_factory.mktemp("large"), load_tokenizer(tiny_bert)
-    sizes = {"hidden_size": WIDTH, "intermediate_size": 256, "vocab_size": WORDS}
+    """A BERT whose words are enough for the large codebook, as an fp32 file, and rows for it."""
+    return _save(tiny_bert, tmp_path_factory.mktemp("large"), 256)
+
+
+def _save(tiny_bert: Path, folder: Path, neurons: int) -> tuple[Path, Dataset]:
+    tokenizer = load_tokenizer(tiny_bert)
+    sizes = {"hidden_size": WIDTH, "intermediate_size": neurons, "vocab_size": WORDS}
     saved = save_small("bert", "ForSequenceClassification", tokenizer, folder / "model", **sizes)
     texts = ["the film was good", "a dull plot", "good acting", "it was a bad film"] * 8
     rows = [dict(tokenizer(text)) for text in texts]
@@ -54,8 +59,13 @@ def scheme(request: pytest.FixtureRequest) -> Any:
 def packed(
     scheme: Scheme, large: tuple[Path, Dataset], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    folder = tmp_path_factory.mktemp(scheme.name)
-    return quantize(large[0], scheme, large[1].to_list(), folder, USED)
+    return _pack(*large, scheme, tmp_path_factory.mktemp(scheme.name))
+
+
+def _pack(model: Path, rows: Dataset, scheme: Scheme, folder: Path) -> Path:
+    assert scheme.packing
+    words = code_table(onnx.load(model), USED, scheme.packing)
+    return quantize(model, scheme, rows.to_list(), folder, words)
 
 
 def _table_width(scheme: Scheme) -> int:
@@ -111,17 +121,33 @@ def test_tokens_in_use_are_nearer_to_what_they_were(
     assert {4: 8, 6: 5}[width] < rare < used - 3
 
 
-def test_embeddings_have_a_codebook_of_their_own_where_matrices_have_narrower_vectors(
-    packed: Path, scheme: Scheme
-) -> None:
-    books = {n: a.shape for n, a in _arrays(packed).items() if a.dtype == np.int8 and a.ndim == 2}
-    expected = {
-        INT4_WEB: {"codebook": (65_536, 4), "codebook_of_embeddings": (65_536, 6)},
-        INT3: {"codebook": (65_536, 6)},
-        INT8_WORDS: {"codebook": (65_536, 4)},
-    }
+def _books(file: Path) -> dict[str, tuple[int, ...]]:
+    arrays = {n: a for n, a in _arrays(file).items() if n.startswith("codebook")}
+    return {name: array.shape for name, array in arrays.items() if array.dtype == np.int8}
+
+
+def test_words_have_a_codebook_of_their_own(packed: Path, scheme: Scheme) -> None:
+    books = _books(packed)
+    assert books.pop("codebook_of_words") == (65_536, _table_width(scheme))
     assert books.pop(COARSE_CODEBOOK, (256, 6)) == (256, 6)
-    assert {n: s for n, s in books.items() if n.startswith("codebook")} == expected[scheme]
+    # The matrices are too few for a large one.
+    assert books == ({"codebook": (256, 2)} if scheme.packs == "all" else {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", [INT3, INT3_REDUCED, INT4_WEB], ids=lambda scheme: scheme.name)
+def test_many_matrices_share_it_where_their_vectors_are_as_wide(
+    scheme: Scheme, tiny_bert: Path, tmp_path: Path
+) -> None:
+    model, rows = _save(tiny_bert, tmp_path, 2_048)
+    file = _pack(model, rows, scheme, tmp_path)
+    books = {n: s for n, s in _books(file).items() if n != COARSE_CODEBOOK}
+    own = {} if scheme.vector == 6 else {"codebook": (65_536, 4)}
+    assert books == own | {"codebook_of_words": (65_536, 6)}
+    shared = _arrays(file)["codebook" if own else "codebook_of_words"]
+    assert np.abs(shared.astype(int)).max() <= (64 if scheme.reduce_range else 127)
+    ours, theirs = (file_logits(open_session(path), HEAD, rows) for path in (file, model))
+    assert np.abs(ours - theirs).max() < 0.4 * np.ptp(theirs)  # random numbers, in 2.7 bits
 
 
 def test_answers_are_near_those_of_the_fp32_file(packed: Path, large: tuple[Path, Dataset]) -> None:
@@ -163,10 +189,5 @@ def test_a_file_for_the_web_holds_no_numbers_of_sixteen_bits(packed: Path, schem
 
 
 @pytest.mark.parametrize("used", [None, USED[:0], np.arange(WORDS)], ids=["unknown", "none", "all"])
-def test_where_use_tells_nothing_all_tokens_are_alike(
-    used: Any, large: tuple[Path, Dataset], tmp_path: Path
-) -> None:
-    graph = onnx.load(quantize(large[0], INT8, [], tmp_path)).graph
-    tables = find_tables(graph, used)
-    assert len(tables) == 1
-    assert not tables[0].rows.rare.any()
+def test_where_use_tells_nothing_all_tokens_are_alike(used: Any) -> None:
+    assert not find_rare((WORDS, WIDTH), used).any()

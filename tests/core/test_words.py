@@ -132,7 +132,7 @@ def test_a_file_looks_up_exactly_what_the_student_learnt_with(
     scheme: Scheme, student: Path, words: CodedRows, tiny_bert: Path, tmp_path: Path
 ) -> None:
     rows = _rows(load_tokenizer(tiny_bert))
-    file = quantize(student / "model.onnx", scheme, rows.to_list(), tmp_path, USED, words)
+    file = quantize(student / "model.onnx", scheme, rows.to_list(), tmp_path, words)
     ids = np.random.default_rng(0).integers(0, WORDS, (30, 8))
     ids[0] = [0, WORDS - 1, 4_999, 5_000, 8_999, 9_000, 9_999, 10_000]
     np.testing.assert_array_equal(looked_up(file, ids.tolist()), _table(student)[ids])
@@ -146,7 +146,7 @@ def test_matrices_keep_a_codebook_of_their_own(
     student: Path, words: CodedRows, tiny_bert: Path, tmp_path: Path
 ) -> None:
     rows = _rows(load_tokenizer(tiny_bert))
-    file = quantize(student / "model.onnx", INT3, rows.to_list(), tmp_path, USED, words)
+    file = quantize(student / "model.onnx", INT3, rows.to_list(), tmp_path, words)
     arrays = {t.name: numpy_helper.to_array(t) for t in onnx.load(file).graph.initializer}
     assert np.array_equal(arrays["codebook_of_words"], words.vectors)
     # Matrices alone are too few for the large one.
