@@ -104,7 +104,7 @@ def _run(job: Job) -> dict[str, Any]:
         unpacked = trained if packed else None
         asked_for = {"unpacked": unpacked, "untaught": untaught, "vocabulary": shipped}
         stages |= {name: stage for name, stage in asked_for.items() if stage}
-        stages |= {f"words of {packing}": stage for packing, stage in words.items()}
+        stages |= {f"words, {p.packs} by {p.vector}": stage for p, stage in words.items()}
         shipped_files = chosen(artifacts, choices)
         bundles = bundle.map(unmapped(job), targets, shipped_files, unmapped(stages)).result()
         verifications = verify.map(

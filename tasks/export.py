@@ -39,7 +39,11 @@ def export(job: Job, teacher: Stage, student: Stage, data: Stage) -> State[Stage
     return as_state(stage)
 
 
-@task(name="code words", task_run_name="code words", cache_policy=NO_CACHE)
+@task(
+    name="code words",
+    task_run_name="code words for {packing.packs} by {packing.vector}",
+    cache_policy=NO_CACHE,
+)
 def code_words(job: Job, packing: Packing, exported: Stage, data: Stage) -> State[Stage]:
     """Put the word embeddings in codes, once for all schemes that pack them alike."""
     inputs = {"onnx": exported.key, "data": data.key, **packing._asdict()}
@@ -59,10 +63,10 @@ def code_words(job: Job, packing: Packing, exported: Stage, data: Stage) -> Stat
             words = code_table(onnx.load(exported.folder / ONNX), used, packing)
             if words:
                 write_words(words, folder)
-        return {**packing._asdict(), "bytes": words.nbytes if words else None}
+        return {"bytes": words.nbytes if words else 0}
 
     stage = run_stage(job.output, "words", inputs, build)
-    publish_facts(job.pipeline.name, stage, "-".join(map(str, packing)))
+    publish_facts(job.pipeline.name, stage, f"{packing.packs} by {packing.vector}")
     return as_state(stage)
 
 

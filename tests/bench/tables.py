@@ -174,9 +174,9 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         "120,000 sentences of the Large Movie Review Dataset (Maas et al. 2011); *words packed*: before the "
         "training, or after it, which then goes on; *6.05 MB at most*: in gate.max_mb, so that the nearest "
         "file within it is shipped, not the smallest. Those files and those of *default*, seed 0, are "
-        "made as now, but that all computed sizes at each call; the others were packed when no matrix was "
-        "coarse, and those of *6 x 192*, *vocabulary trimmed* and default's seeds 1 and 2 computed the whole "
-        "last layer. All students were trained with `hidden_layers: last`.",
+        "made as now, but that all computed sizes at each call and coded words anew in each file; the others "
+        "were packed when no matrix was coarse, and those of *6 x 192*, *vocabulary trimmed* and default's "
+        "seeds 1 and 2 computed the whole last layer. All students were trained with `hidden_layers: last`.",
         (
             ("student", lambda record: record["setting"]),
             _SEED,

@@ -30,6 +30,7 @@ STAGE_TASKS = (
     "evaluate",
     "compare baselines",
     "export",
+    *(f"code words for {packing}" for packing in ("embeddings by 4", "all by 4", "all by 6")),
     *(
         f"quantize to {scheme}"
         for scheme in ("int8", "int8-embeddings-of-4-bits", "int8-of-4-bits", "int8-of-3-bits")

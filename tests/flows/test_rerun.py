@@ -240,10 +240,10 @@ def killed_run(run_cli, make_desk, tmp_path_factory):
 def test_killed_run_goes_on_from_the_last_finished_stage(killed_run, prefect_server):
     output, finished = killed_run
     at_the_end = _records(output)
-    assert len(at_the_end) == 16  # each stage once
+    assert len(at_the_end) == 17  # each stage once
     made = [{name.partition("-")[0] for name in records} for records in finished]
     assert made[0] == {"teacher", "data", "mlflow", "start"}
-    assert made[1] == made[0] | {"student", "evaluation", "baselines", "onnx"}
+    assert made[1] == made[0] | {"student", "evaluation", "baselines", "onnx", "words"}
     assert made[2] == made[1] | {"artifact"}
     for records in finished:
         assert records.items() <= at_the_end.items()  # and when it was made, so not again
