@@ -133,11 +133,12 @@ def learn_codebook(
     """
     width, count = shape
     generator = np.random.default_rng(0)
-    vectors = numbers.reshape(-1, width).astype(np.float64)
+    vectors = numbers.reshape(-1, width)
     counts = np.ones(len(vectors)) if counts is None else counts.astype(np.float64)
     if len(vectors) > _SAMPLE:
         sample = generator.choice(len(vectors), _SAMPLE, replace=False)
         vectors, counts = vectors[sample], counts[sample]
+    vectors = vectors.astype(np.float64)
     centres = vectors[generator.choice(len(vectors), count, replace=len(vectors) < count)]
     for _ in range(_ROUNDS):
         distances, nearest = KDTree(centres).query(vectors, eps=_NEAR, workers=-1)

@@ -71,17 +71,13 @@ def pack(
     table = find_table(graph) if words else None
     if not (matrices or table):
         return False
-    store = as_bytes if scheme.byte_codes else as_they_are
-    shape = pick_shape(sum(matrix.numbers.size for matrix in matrices), scheme.vector)
     shared = None
-    if table and words and words.vectors.shape[::-1] == shape != SMALL:
+    if table and words and words.vectors.shape[::-1] == _shape(matrices, scheme) != SMALL:
         words = words.within(largest)
         shared = Codebook(words.vectors)
-    vectors: Vectors = {}
-    if matrices:
-        vectors |= _pack_matrices(model, matrices, scheme, rows, store, shared or shape)
+    vectors = _pack_matrices(model, matrices, scheme, rows, shared) if matrices else {}
     if table and words:
-        unpack_table(graph, table, words, store)
+        unpack_table(graph, table, words, _store(scheme))
         vectors[WORDS_CODEBOOK] = words.vectors
     add_codebooks(graph, vectors, scheme.byte_codes)
     if largest < _LARGEST:
@@ -104,10 +100,9 @@ def _pack_matrices(
     matrices: Sequence[Matrix],
     scheme: Scheme,
     rows: Sequence[Mapping[str, Any]],
-    store: Store,
-    book: Codebook | tuple[int, int],
+    shared: Codebook | None,
 ) -> Vectors:
-    """Pack matrices with the codebook of the words, or one of a shape that is learnt from them.
+    """Pack matrices with the codebook of the words, or one that is learnt from them.
 
     Returns:
         The codebooks by name.
@@ -115,17 +110,27 @@ def _pack_matrices(
     largest = largest_weight(scheme.reduce_range)
     read, judged = set_apart(rows)
     moments = input_moments(model, [matrix.activation for matrix in matrices], read)
-    name = WORDS_CODEBOOK
-    if not isinstance(book, Codebook):
-        name, book = CODEBOOK, learn_book(_parts(matrices, moments, largest), book, largest)
+    book, name = shared, WORDS_CODEBOOK
+    if book is None:
+        parts, name = _parts(matrices, moments, largest), CODEBOOK
+        book = learn_book(parts, _shape(matrices, scheme), largest)
     rounded = [code_matrix(m, largest, book, name, moments[m.activation]) for m in matrices]
     coarse = _find_coarse(model, rounded, moments, largest, judged)
     vectors: Vectors = {}
     for entry in rounded:
         coded = coarse.get(entry.matrix.name, entry)
-        unpack_matrix(model.graph, coded, store)
+        unpack_matrix(model.graph, coded, _store(scheme))
         vectors[coded.codebook_name] = coded.codebook.vectors
     return vectors
+
+
+def _shape(matrices: Sequence[Matrix], scheme: Scheme) -> tuple[int, int]:
+    """Return width and count of the vectors of matrices."""
+    return pick_shape(sum(matrix.numbers.size for matrix in matrices), scheme.vector)
+
+
+def _store(scheme: Scheme) -> Store:
+    return as_bytes if scheme.byte_codes else as_they_are
 
 
 def _parts(matrices: Sequence[Matrix], moments: Mapping[str, Moments], largest: int) -> list[Part]:

@@ -112,6 +112,15 @@ def test_rows_that_are_picked_are_those_that_were_there(words: CodedRows, ids: l
     assert np.array_equal(words.pick(picked).weights(), words.weights()[picked])
 
 
+def test_smaller_numbers_stand_for_nearly_the_same_words(words: CodedRows) -> None:
+    within = words.within(64)
+    largest, smaller = (np.abs(rows.vectors.astype(int)).max() for rows in (words, within))
+    assert smaller == round(largest * 64 / 127)
+    assert np.array_equal(within.common, words.common)
+    error = ((within.weights() - words.weights()) ** 2).sum() / (words.weights() ** 2).sum()
+    assert error < 5e-3
+
+
 def test_they_are_written_and_read(words: CodedRows, student: Path, tmp_path: Path) -> None:
     copy_words(student, tmp_path)
     again = read_words(tmp_path)
