@@ -104,14 +104,15 @@ def code_rows(
         weights: of a table.
         used: rows that training texts use, the others being coarser; None: all.
         width: weights in a vector, where they are enough for the large table; else two.
-        matrices: what the codebook is learnt from too.
+        matrices: what a large codebook is learnt from too.
     """
     shape = pick_shape(weights.size, width)
     rare = find_rare(weights.shape, None if shape == SMALL else used)
     scales = _row_scales(weights)
     numbers = fill_up(weights / scales.astype(np.float32), shape[0])
     rows = Part(numbers[~rare], scales[~rare, 0].astype(np.float64), np.ones(numbers.shape[1]))
-    whole = learn_book([rows, *map(_part, matrices)], shape, _LARGEST)
+    beside = [] if shape == SMALL else list(map(_part, matrices))
+    whole = learn_book([rows, *beside], shape, _LARGEST)
     beginning = whole
     if rare.any():
         whole, beginning = put_coarse_first(whole, numbers[rare].ravel(), _LARGEST)

@@ -17,7 +17,7 @@ from distill_core.export import export_onnx
 from distill_core.files import file_digest
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import lookup, quantize, spare
-from distill_core.schemes import INT4, INT4_REDUCED, INT4_WEB, INT8, INT8_WORDS_WEB, Scheme
+from distill_core.schemes import INT3, INT4, INT4_REDUCED, INT4_WEB, INT8, INT8_WORDS_WEB, Scheme
 from distill_core.session import open_session
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model
@@ -216,6 +216,16 @@ def test_the_same_file_is_packed_to_the_same_bytes(
     assert file_digest(quantize(model, packed[0], rows.to_list(), tmp_path)) == file_digest(
         packed[1]
     )
+
+
+def test_a_small_model_takes_four_bits_where_three_are_asked_for(
+    wide: tuple[Path, Any], tmp_path: Path
+) -> None:
+    model, rows = wide
+    four, three = (
+        file_digest(quantize(model, scheme, rows.to_list(), tmp_path)) for scheme in (INT4, INT3)
+    )
+    assert four == three
 
 
 def test_a_model_with_nothing_worth_packing_is_the_8_bit_file(
