@@ -101,8 +101,7 @@ def _run(job: Job) -> dict[str, Any]:
             "onnx": exported,
             "benchmark": timings,
         }
-        unpacked = trained if packed else None
-        asked_for = {"unpacked": unpacked, "untaught": untaught, "vocabulary": shipped}
+        asked_for = {"unpacked": packed and trained, "untaught": untaught, "vocabulary": shipped}
         stages |= {name: stage for name, stage in asked_for.items() if stage}
         stages |= {f"words, {p.packs} by {p.vector}": stage for p, stage in words.items()}
         shipped_files = chosen(artifacts, choices)

@@ -126,14 +126,7 @@ STAGES = {
         (*_TORCH, "accelerate", "scipy"),
     ),
     "student": Code(_TRAINING, (*_TORCH, "accelerate")),
-    "packed": Code(
-        (
-            "packed_training",
-            *_CODING,
-            *_TRAINING,
-        ),
-        (*_TORCH, "accelerate", "scipy"),
-    ),
+    "packed": Code(("packed_training", *_CODING, *_TRAINING), (*_TORCH, "accelerate", "scipy")),
     "untaught": Code(_TRAINING, (*_TORCH, "accelerate")),
     "baselines": Code(("baselines", "evaluation", "heads"), (*_TORCH, "scikit-learn")),
     "evaluation": Code(("evaluation", "scoring", "heads"), (*_TORCH, "scikit-learn")),

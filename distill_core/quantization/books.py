@@ -1,4 +1,4 @@
-"""The codebooks of a file's matrices, learnt from their weights and from what those are multiplied with."""
+"""Codebooks, learnt from the weights of matrices and words, and from how much errors in them count."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Part:
 def of_matrix(
     weights: Float[np.ndarray, "inputs channels"],
     scales: Float[np.ndarray, " channels"],
-    moments: Moments,
+    moments: Moments | None = None,
 ) -> Part:
     """Return a matrix, whose errors count by what they are multiplied with.
 
@@ -43,22 +43,22 @@ def of_matrix(
     Args:
         weights: multiplied from the right.
         scales: of each channel.
-        moments: of the inputs.
+        moments: of the inputs; None: all inputs count alike.
     """
-    squares = np.diag(moments)
+    squares = np.ones(len(weights)) if moments is None else np.diag(moments)
     loud = np.sqrt(np.maximum(squares, max(_DAMPING * squares.mean(), 1e-12)))
     return Part(weights / scales, loud, scales.astype(np.float64))
 
 
-def learn_book(matrices: Sequence[Part], shape: tuple[int, int], largest: int) -> Codebook:
-    """Return the codebook of some matrices.
+def learn_book(parts: Sequence[Part], shape: tuple[int, int], largest: int) -> Codebook:
+    """Return one codebook for all of these weights.
 
     Args:
-        matrices: of `of_matrix`.
+        parts: matrices, words, or both.
         shape: width and count of the vectors.
         largest: whole number that an unpacked weight may have.
     """
-    numbers, counts = zip(*(part.vectors(shape[0]) for part in matrices), strict=True)
+    numbers, counts = zip(*(part.vectors(shape[0]) for part in parts), strict=True)
     return learn_codebook(
         np.concatenate([n.ravel() for n in numbers]),
         shape,

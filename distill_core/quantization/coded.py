@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int8, UInt
 
-from distill_core.quantization.books import Part, learn_book
+from distill_core.quantization.books import Part, learn_book, of_matrix
 from distill_core.quantization.codebook import (
     SMALL,
     Codebook,
@@ -60,7 +60,7 @@ class CodedRows:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that they take in a file."""
+        """Bytes of codes, scales and vectors."""
         stored = (self.common, self.coarse, self.scales, self.vectors)
         return sum(array.nbytes for array in stored)
 
@@ -111,8 +111,9 @@ def code_rows(
     scales = _row_scales(weights)
     numbers = fill_up(weights / scales.astype(np.float32), shape[0])
     rows = Part(numbers[~rare], scales[~rare, 0].astype(np.float64), np.ones(numbers.shape[1]))
-    beside = [] if shape == SMALL else list(map(_part, matrices))
-    whole = learn_book([rows, *beside], shape, _LARGEST)
+    beside = () if shape == SMALL else matrices
+    parts = [rows, *(of_matrix(m, channel_scales(m, _LARGEST)) for m in beside)]
+    whole = learn_book(parts, shape, _LARGEST)
     beginning = whole
     if rare.any():
         whole, beginning = put_coarse_first(whole, numbers[rare].ravel(), _LARGEST)
@@ -124,11 +125,6 @@ def code_rows(
         whole.vectors,
         weights.shape[1],
     )
-
-
-def _part(matrix: Float[np.ndarray, "inputs channels"]) -> Part:
-    scales = channel_scales(matrix, _LARGEST)
-    return Part(matrix / scales, np.ones(len(matrix)), scales.astype(np.float64))
 
 
 def _row_scales(weights: Float[np.ndarray, "rows channels"]) -> Float[np.ndarray, "rows 1"]:
