@@ -18,7 +18,7 @@ from tasks.caching import Stage, prune
 from tasks.choose import choose, chosen
 from tasks.distill import distil, train_without_teacher
 from tasks.evaluate import evaluate
-from tasks.export import code_words, export, quantize
+from tasks.export import Original, code_words, export, quantize
 from tasks.fetch import fetch_teacher, prepare_data
 from tasks.initialise import initialise_student
 from tasks.job import Job
@@ -84,8 +84,9 @@ def _run(job: Job) -> dict[str, Any]:
             else None
         )
         exported = export(job, teacher, shipped or student, shipped or data)
-        words = _code_words(job, exported, shipped or data)
-        artifacts = _quantize(job, teacher, exported, evaluation, shipped or data, words)
+        original = Original(teacher, exported, evaluation, shipped or data)
+        words = _code_words(job, original)
+        artifacts = _quantize(job, original, words)
         timings = benchmark(job, teacher, artifacts, data, shipped or data)
         targets = list(job.pipeline.rows)
         choices = choose.map(
@@ -120,25 +121,19 @@ def _run(job: Job) -> dict[str, Any]:
     return published
 
 
-def _code_words(job: Job, exported: Stage, data: Stage) -> dict[Packing, Stage]:
+def _code_words(job: Job, original: Original) -> dict[Packing, Stage]:
     """Return the words in the codes that schemes pack them in."""
     schemes = schemes_of(job.pipeline.rows)
     packings = list(dict.fromkeys(scheme.packing for scheme in schemes if scheme.packing))
-    coded = code_words.map(unmapped(job), packings, unmapped(exported), unmapped(data)).result()
+    coded = code_words.map(unmapped(job), packings, unmapped(original)).result()
     return dict(zip(packings, coded, strict=True))
 
 
-def _quantize(
-    job: Job,
-    teacher: Stage,
-    exported: Stage,
-    evaluation: Stage,
-    data: Stage,
-    words: dict[Packing, Stage],
-) -> list[Stage]:
+def _quantize(job: Job, original: Original, words: dict[Packing, Stage]) -> list[Stage]:
     """Return the files of all schemes, and those that keep more precision where a target lacks it."""
-    given = [unmapped(stage) for stage in (teacher, exported, evaluation, data)]
     schemes = [scheme.name for scheme in schemes_of(job.pipeline.rows)]
-    artifacts = quantize.map(unmapped(job), schemes, *given, unmapped(words)).result()
-    mended = keep_precision.map(unmapped(job), lacking(job, artifacts), *given).result()
+    given = (unmapped(job), schemes, unmapped(original), unmapped(words))
+    artifacts = quantize.map(*given).result()
+    lacks = lacking(job, artifacts)
+    mended = keep_precision.map(unmapped(job), lacks, unmapped(original)).result()
     return [*artifacts, *mended_files(mended)]

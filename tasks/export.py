@@ -1,6 +1,7 @@
 """Tasks: export the student to ONNX, code its words, and make the file of a scheme of it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,18 @@ from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
 from tasks.job import Job
 from tasks.stages import LOGITS, MODEL, ONNX, ROWS, head_of, training_rows_of
+
+
+@dataclass(frozen=True)
+class Original:
+    """What the files of all schemes are made of, and measured against."""
+
+    teacher: Stage
+    exported: Stage
+    """The fp32 file."""
+    evaluation: Stage
+    data: Stage
+    """As the file's own tokenizer cuts it."""
 
 
 @task(name="export", task_run_name="export", cache_policy=NO_CACHE)
@@ -44,8 +57,9 @@ def export(job: Job, teacher: Stage, student: Stage, data: Stage) -> State[Stage
     task_run_name="code words for {packing.packs} by {packing.vector}",
     cache_policy=NO_CACHE,
 )
-def code_words(job: Job, packing: Packing, exported: Stage, data: Stage) -> State[Stage]:
+def code_words(job: Job, packing: Packing, original: Original) -> State[Stage]:
     """Put the word embeddings in codes, once for all schemes that pack them alike."""
+    exported, data = original.exported, original.data
     inputs = {"onnx": exported.key, "data": data.key, **packing._asdict()}
 
     def build(folder: Path) -> dict[str, Any]:
@@ -72,20 +86,14 @@ def code_words(job: Job, packing: Packing, exported: Stage, data: Stage) -> Stat
 
 @task(name="quantize", task_run_name="quantize to {scheme}", cache_policy=NO_CACHE)
 def quantize(
-    job: Job,
-    scheme: str,
-    teacher: Stage,
-    exported: Stage,
-    evaluation: Stage,
-    data: Stage,
-    words: Mapping[Packing, Stage],
+    job: Job, scheme: str, original: Original, words: Mapping[Packing, Stage]
 ) -> State[Stage]:
     """Make the file of a scheme, score it, and measure on validation rows what it loses."""
     packing = SCHEMES[scheme].packing
     coded = words[packing] if packing else None
     inputs = {
-        "onnx": exported.key,
-        "evaluation": evaluation.key,
+        "onnx": original.exported.key,
+        "evaluation": original.evaluation.key,
         "scheme": vars(SCHEMES[scheme]),
         "words": coded.key if coded else None,
     }
@@ -96,17 +104,18 @@ def quantize(
         from distill_core.quantization.calibration import calibration_rows
         from distill_core.quantization.words import read_words
 
-        rows = calibration_rows(open_tokenized(data.folder / ROWS)["train"]).to_list()
+        train = open_tokenized(original.data.folder / ROWS)["train"]
+        rows = calibration_rows(train).to_list()
         codes = read_words(coded.folder) if coded else None
-        file = quantize(exported.folder / ONNX, SCHEMES[scheme], rows, folder, codes)
-        return {"scheme": scheme, **score_artifact(file, teacher, evaluation, data)}
+        file = quantize(original.exported.folder / ONNX, SCHEMES[scheme], rows, folder, codes)
+        return {"scheme": scheme, **score_artifact(file, original)}
 
     stage = run_stage(job.output, "artifact", inputs, build)
     publish_facts(job.pipeline.name, stage, scheme)
     return as_state(stage)
 
 
-def score_artifact(file: Path, teacher: Stage, evaluation: Stage, data: Stage) -> dict[str, Any]:
+def score_artifact(file: Path, original: Original) -> dict[str, Any]:
     """Return what a quantized file is worth on the scored rows, and what it loses on validation rows."""
     import numpy as np
 
@@ -114,24 +123,23 @@ def score_artifact(file: Path, teacher: Stage, evaluation: Stage, data: Stage) -
     from distill_core.footprint import fp32_left
     from distill_core.scoring import score_file
 
-    logits, head = np.load(evaluation.folder / LOGITS), head_of(teacher)
+    data, head = original.data, head_of(original.teacher)
+    logits = np.load(original.evaluation.folder / LOGITS)
     scored = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
     return {
         "fp32_left": fp32_left(file),
         **score_file(file, head, scored, logits["teacher"], logits["student"]),
-        "validation": measure_validation(file, teacher, evaluation, data),
+        "validation": measure_validation(file, original),
     }
 
 
-def measure_validation(
-    file: Path, teacher: Stage, evaluation: Stage, data: Stage
-) -> dict[str, Any]:
+def measure_validation(file: Path, original: Original) -> dict[str, Any]:
     """Return what a quantized file loses on validation rows."""
     import numpy as np
 
     from distill_core.batches import open_tokenized
     from distill_core.scoring import choosing_rows, measure_loss
 
-    rows = choosing_rows(open_tokenized(data.folder / ROWS)["validation"])
-    logits = np.load(evaluation.folder / LOGITS)["student_validation"]
-    return measure_loss(file, head_of(teacher), rows, logits)
+    rows = choosing_rows(open_tokenized(original.data.folder / ROWS)["validation"])
+    logits = np.load(original.evaluation.folder / LOGITS)["student_validation"]
+    return measure_loss(file, head_of(original.teacher), rows, logits)

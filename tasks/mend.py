@@ -11,7 +11,7 @@ from prefect.states import State
 from distill_core.schemes import SCHEMES
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
-from tasks.export import measure_validation, score_artifact
+from tasks.export import Original, measure_validation, score_artifact
 from tasks.job import Job
 from tasks.stages import ONNX, ROWS
 
@@ -20,14 +20,12 @@ KEPT = "kept_fp32"
 
 
 @task(name="keep precision", task_run_name="keep precision in {scheme}", cache_policy=NO_CACHE)
-def keep_precision(
-    job: Job, scheme: str, teacher: Stage, exported: Stage, evaluation: Stage, data: Stage
-) -> State[Stage]:
+def keep_precision(job: Job, scheme: str, original: Original) -> State[Stage]:
     """Make one more file, in 8 bits but for as few matrices as it takes to lose little enough."""
     gate = job.pipeline.gate
     inputs = {
-        "onnx": exported.key,
-        "evaluation": evaluation.key,
+        "onnx": original.exported.key,
+        "evaluation": original.evaluation.key,
         "scheme": vars(SCHEMES[scheme]),
         "gate": [gate.quantization_drop, gate.quantization_flips],
     }
@@ -37,13 +35,13 @@ def keep_precision(
         from distill_core.quantization import QUANTIZED_FILE, quantize_in_part
         from distill_core.quantization.calibration import calibration_rows
 
-        train = open_tokenized(data.folder / ROWS)["train"]
+        train = open_tokenized(original.data.folder / ROWS)["train"]
 
         def within(file: Path) -> bool:
-            return gate.allows(measure_validation(file, teacher, evaluation, data))
+            return gate.allows(measure_validation(file, original))
 
         kept = quantize_in_part(
-            exported.folder / ONNX,
+            original.exported.folder / ONNX,
             SCHEMES[scheme],
             calibration_rows(train).to_list(),
             within,
@@ -52,7 +50,7 @@ def keep_precision(
         facts = {"scheme": f"{scheme}-mixed", "base": scheme, KEPT: kept}
         if not kept:
             return facts
-        return {**facts, **score_artifact(folder / QUANTIZED_FILE, teacher, evaluation, data)}
+        return {**facts, **score_artifact(folder / QUANTIZED_FILE, original)}
 
     stage = run_stage(job.output, "mended", inputs, build)
     publish_facts(job.pipeline.name, stage, scheme)

@@ -11,9 +11,13 @@ from distill_core.errors import ConfigError, DataError
 from distill_core.heads.head import Head
 from distill_core.heads.scores import Labels, ratio
 from distill_core.heads.squad_score import score_answer
-
-NO_ANSWER = 0
-"""The token that stands for it: the first, [CLS] or <s>, of every encoder."""
+from distill_core.heads.windows import (
+    NO_ANSWER,
+    OUTSIDE,
+    answer_tokens,
+    context_spans,
+    cut_texts,
+)
 
 MOST_TOKENS = 30
 """Of an answer, as in BERT's run_squad.py."""
@@ -23,9 +27,6 @@ _SHARE = 3
 
 _LEAST_TOKENS = 16
 """Of a window: twice a third, the four special ones of RoBERTa's pairs, and something new."""
-
-_OUTSIDE = -1
-"""Start and end of tokens that are not of the context."""
 
 _PADDING = 1e9
 """Taken from the logits of padding, so that softmax gives it nothing; ∞ would, but 0 · ∞ is no number."""
@@ -105,7 +106,7 @@ class QuestionAnswering(Head):
                 f"data.max_length: {max_length} tokens hold no question with a part of its context; "
                 f"accepted: {_LEAST_TOKENS} or more"
             )
-        questions = _cut(rows["question"], tokenizer, max_length // _SHARE)
+        questions = cut_texts(rows["question"], tokenizer, max_length // _SHARE)
         encoded = tokenizer(
             questions,
             rows["context"],
@@ -116,7 +117,7 @@ class QuestionAnswering(Head):
             return_offsets_mapping=True,
         )
         asked = encoded.pop("overflow_to_sample_mapping")
-        starts, ends = zip(*(_context_spans(encoded, n) for n in range(len(asked))), strict=True)
+        starts, ends = zip(*(context_spans(encoded, n) for n in range(len(asked))), strict=True)
         answers = [rows["answers"][row] for row in asked]
         return {
             **{name: rows for name, rows in encoded.items() if name != "offset_mapping"},
@@ -126,7 +127,7 @@ class QuestionAnswering(Head):
             "starts": list(starts),
             "ends": list(ends),
             "window": (np.arange(len(asked)) - np.searchsorted(asked, asked)).tolist(),
-            "label": list(map(_answer_tokens, starts, ends, answers)),
+            "label": list(map(answer_tokens, starts, ends, answers)),
         }
 
     def read_texts(
@@ -136,7 +137,7 @@ class QuestionAnswering(Head):
         columns = ([text] for text in texts)
         cut = {"truncation": True, "max_length": max_length, "return_offsets_mapping": True}
         encoded = tokenizer(*columns, **cut)
-        starts, ends = _context_spans(encoded, 0)
+        starts, ends = context_spans(encoded, 0)
         row = {name: rows[0] for name, rows in encoded.items()}
         return {**row, "context": texts[1], "starts": starts, "ends": ends, "window": 0}
 
@@ -184,7 +185,7 @@ class QuestionAnswering(Head):
         equal answers are equal spans.
         """
         starts, ends = np.asarray(row["starts"]), np.asarray(row["ends"])
-        inside, context = np.flatnonzero(starts != _OUTSIDE), row["context"]
+        inside, context = np.flatnonzero(starts != OUTSIDE), row["context"]
         text, score = "", float(np.finfo(np.float32).min)
         if len(inside):
             first, last, score = best_span(output[inside])
@@ -268,40 +269,6 @@ def _are_answers(value: Any) -> bool:
         return False
     named = all(isinstance(text, str) and text.strip() for text in texts)
     return named and all(isinstance(start, int) for start in starts)
-
-
-def _cut(texts: list[str], tokenizer: Any, most: int) -> list[str]:
-    """Return texts without what is behind so many tokens."""
-    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-    return [
-        text[: offsets[most - 1][1]] if len(offsets) > most else text
-        for text, offsets in zip(texts, encoded["offset_mapping"], strict=True)
-    ]
-
-
-def _context_spans(encoded: Any, row: int) -> tuple[list[int], list[int]]:
-    """Return the characters where each token of the context starts and ends; -1 for all others."""
-    spans, sequences = encoded["offset_mapping"][row], encoded.sequence_ids(row)
-    spans = [
-        span if sequence == 1 else (_OUTSIDE, _OUTSIDE)
-        for span, sequence in zip(spans, sequences, strict=True)
-    ]
-    return [start for start, _ in spans], [end for _, end in spans]
-
-
-def _answer_tokens(starts: list[int], ends: list[int], answers: Mapping[str, Any]) -> list[int]:
-    """Return the first and the last token of the first answer, where a window holds all of it."""
-    inside = np.flatnonzero(np.asarray(starts) != _OUTSIDE)
-    if not answers["text"] or not len(inside):
-        return [NO_ANSWER, NO_ANSWER]
-    text, place = answers["text"][0], answers["answer_start"][0]
-    start, end = place + len(text) - len(text.lstrip()), place + len(text.rstrip())
-    firsts, lasts = np.asarray(starts)[inside], np.asarray(ends)[inside]
-    first = np.searchsorted(lasts, start, side="right")  # the first that ends behind its start
-    last = np.searchsorted(firsts, end, side="left") - 1  # the last that starts before its end
-    if start < firsts[0] or end > lasts[-1] or first > last:
-        return [NO_ANSWER, NO_ANSWER]
-    return [int(inside[first]), int(inside[last])]
 
 
 def _without_padding(

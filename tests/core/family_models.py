@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -60,6 +61,13 @@ SMALL = {
     "convbert": Small("ConvBert", {"embedding_size": 32}),
     "ernie": Small("Ernie"),
 }
+_ALIKE = {"xlm-roberta", "camembert", "ernie", "deberta"}
+"""Families whose code transformers has twice, or nearly: as RoBERTa, BERT, and DeBERTa v2."""
+
+GRAPHS = [
+    pytest.param(family, marks=pytest.mark.slow if family in _ALIKE else ()) for family in SMALL
+]
+"""All families, for what reads their ONNX graphs: CI reads one of each kind."""
 
 
 def save_small(

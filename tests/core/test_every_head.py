@@ -1,6 +1,8 @@
 """Every head beside sequence classification: scores by hand, and the whole way from files to a bundle."""
 
+import itertools
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,7 @@ from tests.conftest import BAD, GOOD, TEXTS, THINGS
 from tests.core.bundle_script import check_alone
 from tests.core.family_models import save_small
 
-FAMILIES = ["bert", "roberta", pytest.param("distilbert", marks=pytest.mark.slow), "modernbert"]
+FAMILIES = ("bert", "roberta", "distilbert", "modernbert")
 """Segments, positions from 2, neither of them, and rotary positions with norms before the layers."""
 
 TOPICS = MultiLabelClassification(("good", "bad", "film"))
@@ -282,7 +284,20 @@ def test_every_head_goes_the_whole_way() -> None:
     assert CASES.keys() == HEADS.keys() - {"sequence-classification"}
 
 
-@pytest.fixture(params=CASES)
+FEW_HEADS = {
+    "distilbert": (),
+    "modernbert": ("token-classification", "question-answering", "masked-language-modelling"),
+}
+"""Of families that are near another, the heads that are not only tried now and then: those of every token."""
+
+
+def _ways() -> Iterator[Any]:
+    for name, family in itertools.product(CASES, FAMILIES):
+        often = name in FEW_HEADS.get(family, CASES)
+        yield pytest.param(name, family, marks=() if often else pytest.mark.slow)
+
+
+@pytest.fixture
 def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]
 
@@ -299,7 +314,7 @@ def splits(case: Case, tmp_path: Path) -> Splits:
     return read_dataset(source, case.head, seed=0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("case", "family"), _ways(), indirect=["case"])
 def test_a_head_learns_exports_quantizes_and_verifies(
     case: Case, family: str, splits: Splits, tiny_bert: Path, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from onnx import helper
 
 from distill_core.graph.first_token import keep_first_token
 from tests.core.exports import answers
-from tests.core.family_models import SMALL
+from tests.core.family_models import GRAPHS
 
 
 def tokens_of_products(model: onnx.ModelProto, tokens: int) -> list[int]:
@@ -29,7 +29,7 @@ OF_ALL = {"deberta", "deberta-v2", "roformer", "convbert", "modernbert"}
 """Families whose queries turn with their places, or are mixed with others, before they are alone."""
 
 
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("family", GRAPHS)
 def test_the_last_layer_is_computed_for_the_first_token_alone(
     family: str, export_small: Any
 ) -> None:

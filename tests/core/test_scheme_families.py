@@ -13,10 +13,10 @@ from distill_core.schemes import FP16, INT8_FUSED, INT8_STATIC, WEIGHTS_8
 from distill_core.session import open_session
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model, load_tokenizer
-from tests.core.family_models import SMALL, save_small
+from tests.core.family_models import GRAPHS, save_small
 
 
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("family", GRAPHS)
 def test_every_scheme_makes_a_file_of_every_family(
     family: str, tiny_bert: Path, rows: Any, head: Any, tmp_path: Path
 ) -> None:

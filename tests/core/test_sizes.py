@@ -10,13 +10,13 @@ from onnx import TensorProto, helper
 
 from distill_core.graph.sizes import settle_sizes
 from tests.core.exports import answers, kinds_at_run_time
-from tests.core.family_models import SMALL
+from tests.core.family_models import GRAPHS
 
 LENGTHS = (40, 57)
 """Tokens; BigBird's attention to blocks takes no fewer than the first."""
 
 
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("family", GRAPHS)
 def test_a_file_answers_as_before_to_texts_of_other_lengths(family: str, export_small: Any) -> None:
     model = export_small(family, "ForTokenClassification", "token-classification")
     before = onnx.ModelProto()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from transformers import PreTrainedTokenizerFast
 
 from distill_core.batches import open_tokenized, tokenize
@@ -45,6 +46,17 @@ SHAPED = [
     ("sentence-embeddings", GraphShape(inputs="int32", length=24)),
 ]
 """Tasks, and what their files can do for an app."""
+
+
+def _shows_much(shape: GraphShape) -> bool:
+    return shape.inputs == "int32" and shape.answer != "logits"
+
+
+SHAPED_SLICE = [
+    pytest.param(task, shape, marks=() if _shows_much(shape) else pytest.mark.slow)
+    for task, shape in SHAPED
+]
+"""The same, for what takes seconds each: those that do several things at once, and slow ones."""
 
 
 def make_bundle(

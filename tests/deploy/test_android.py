@@ -19,7 +19,7 @@ from distill_core.manifest import Golden, Manifest, read_manifest
 from distill_core.session import open_session, run_row
 from distill_core.verification import open_tokenizer
 from tests.conftest import PATIENCE_S
-from tests.deploy.bundles import PLAIN, SHAPED, TASKS
+from tests.deploy.bundles import PLAIN, SHAPED_SLICE, TASKS
 from tests.deploy.conftest import MODULES, ROOT, Make
 
 pytestmark = pytest.mark.integration
@@ -56,17 +56,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{out}:{standard}:{JSON}"
 
 
-def _shows_much(shape: GraphShape) -> bool:
-    return shape.inputs == "int32" and shape.answer != "logits"
-
-
-BUNDLES = [
-    *((task, PLAIN) for task in TASKS),
-    *(
-        pytest.param(task, shape, marks=[] if _shows_much(shape) else pytest.mark.slow)
-        for task, shape in SHAPED
-    ),
-]
+BUNDLES = [*((task, PLAIN) for task in TASKS), *SHAPED_SLICE]
 
 
 @pytest.mark.parametrize(("task", "shape"), BUNDLES)

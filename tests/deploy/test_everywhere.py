@@ -25,7 +25,7 @@ BUNDLES = [
         for bundle in [*((task, PLAIN) for task in TASKS if task not in AT_ONCE), *SHAPED]
     ),
 ]
-"""Those that CI asks for, and all others. The script for node replays each of them there anyway."""
+"""Those that CI asks for, and all others. The script for node replays most of them there anyway."""
 
 
 @pytest.mark.integration

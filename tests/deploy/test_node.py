@@ -11,7 +11,7 @@ import pytest
 from distill_core.graph.shape import GraphShape
 from distill_core.verification import open_tokenizer
 from tests.conftest import PATIENCE_S, TEXTS
-from tests.deploy.bundles import MAX_LENGTH, SHAPED, TASKS
+from tests.deploy.bundles import MAX_LENGTH, SHAPED_SLICE, TASKS
 from tests.deploy.conftest import Make
 
 pytestmark = pytest.mark.integration
@@ -39,7 +39,7 @@ def test_golden_examples_of_every_task_are_answered_as_published(
     assert "tiny for web-wasm: 14 golden examples, as published" in done.stdout
 
 
-@pytest.mark.parametrize(("task", "shape"), SHAPED)
+@pytest.mark.parametrize(("task", "shape"), SHAPED_SLICE)
 def test_files_that_do_more_for_their_app_are_read_as_published(
     samples: Path, bundle_of: Make, task: str, shape: GraphShape
 ) -> None:

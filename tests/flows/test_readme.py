@@ -178,6 +178,7 @@ def test_mlflow_ui_opens_the_store_beside_the_runs(sst2_run):
         server.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_make_up_starts_both_servers_and_stops_them(tmp_path):
     server = subprocess.Popen(
