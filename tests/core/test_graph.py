@@ -42,12 +42,18 @@ from distill_core.verification import verify
 from tests.conftest import TEXTS
 from tests.core.bundle_script import check_alone
 from tests.core.family_models import save_small
-from tests.core.test_every_head import CASES, FAMILIES, _names
+from tests.core.test_every_head import CASES, _names
 
 SENTIMENT = SequenceClassification(("negative", "positive"))
 HEADS = {"sequence-classification": (SENTIMENT, _names(SENTIMENT))} | {
     name: (case.head, case.config) for name, case in CASES.items()
 }
+FAMILIES = [
+    "bert",
+    "roberta",
+    *(pytest.param(family, marks=pytest.mark.slow) for family in ("distilbert", "modernbert")),
+]
+"""With segments, and without; of what is between inputs and outputs, shaping reads little."""
 SECOND = ("regression", "question-answering", "sentence-embeddings")
 
 

@@ -59,7 +59,11 @@ def _no_coarse_matrix() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=[INT4, INT4_REDUCED], ids=lambda scheme: scheme.name)
+@pytest.fixture(
+    scope="module",
+    params=[INT4, pytest.param(INT4_REDUCED, marks=pytest.mark.slow)],
+    ids=lambda scheme: scheme.name,
+)
 def packed(
     request: pytest.FixtureRequest, wide: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Scheme, Path]:
@@ -157,7 +161,11 @@ def test_the_file_answers_as_the_8_bit_file_with_the_same_numbers(
     assert np.array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("scheme", [INT4, INT4_WEB], ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize(
+    "scheme",
+    [INT4, pytest.param(INT4_WEB, marks=pytest.mark.slow)],
+    ids=lambda scheme: scheme.name,
+)
 def test_coarse_matrices_take_a_byte_for_six_weights(
     scheme: Scheme, wide: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

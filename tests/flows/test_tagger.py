@@ -50,6 +50,7 @@ def finds(desk):
     return [float((words[:, 1] - words[:, 0]).max()) for words in logits]
 
 
+@pytest.mark.slow
 def test_texts_in_which_the_teacher_finds_nothing_are_not_read(run_cli, desk):
     make_tagger(desk)
     found = sorted(finds(desk))
