@@ -1,7 +1,7 @@
 """Hold a quantized file against the teacher and the student."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from distill_core.evaluation import agreement, file_logits, read_labels, score
 from distill_core.files import file_digest
 from distill_core.heads import Head
+from distill_core.heads.scores import Labels
 from distill_core.session import open_session
 
 VALIDATION_ROWS = 2_000
@@ -17,19 +18,46 @@ VALIDATION_ROWS = 2_000
 those of two files of one student, which err alike, a difference of far less."""
 
 
-def score_file(
-    file: Path,
-    head: Head,
-    rows: Dataset,
-    teacher_logits: Float[np.ndarray, "units classes"],
-    student_logits: Float[np.ndarray, "units classes"],
-) -> dict[str, Any]:
-    """Hold a quantized file against teacher and student, one row at a time as a phone runs it.
+class Answers(NamedTuple):
+    """What a file says of every unit of some rows, and what is right."""
+
+    head: Head
+    logits: Float[np.ndarray, "units classes"]
+    labels: Labels
+
+    def score(self, logits: Float[np.ndarray, "units classes"]) -> dict[str, float]:
+        """Return the metrics of a model's logits of the same rows."""
+        return score(self.head, logits, self.labels)
+
+
+def ask_file(file: Path, head: Head, *sets: Dataset) -> list[Answers]:
+    """Return what a quantized file says of each set of rows, one row at a time as a phone runs it.
 
     Args:
         file: the quantized ONNX file.
-        head: knows the metrics.
-        rows: tokenized rows that were never trained on.
+        head: knows what of its outputs is scored.
+        sets: of tokenized rows; one that is given twice is asked about once.
+    """
+    session = open_session(file)
+    once = {id(rows): rows for rows in sets}
+    answers = {
+        key: Answers(head, file_logits(session, head, rows), read_labels(head, rows))
+        for key, rows in once.items()
+    }
+    return [answers[id(rows)] for rows in sets]
+
+
+def score_file(
+    file: Path,
+    answers: Answers,
+    teacher_logits: Float[np.ndarray, "units classes"],
+    student_logits: Float[np.ndarray, "units classes"],
+) -> dict[str, Any]:
+    """Hold a quantized file against teacher and student.
+
+    Args:
+        file: the quantized ONNX file.
+        answers: its own, to rows that were never trained on.
         teacher_logits: of the same rows.
         student_logits: of the student in PyTorch.
 
@@ -37,47 +65,44 @@ def score_file(
         bytes, sha256, metrics, retention and agreement (with the teacher), drop of the
         main metric from the student, and the share of units that quantization answers otherwise.
     """
-    answers, labels = file_logits(open_session(file), head, rows), read_labels(head, rows)
-    metrics = score(head, answers, labels)
-    name = head.main_metric_of(metrics)
-    student = score(head, student_logits, labels)[name]
-    teacher = score(head, teacher_logits, labels)[name]
+    metrics = answers.score(answers.logits)
+    name = answers.head.main_metric_of(metrics)
+    student = answers.score(student_logits)[name]
+    teacher = answers.score(teacher_logits)[name]
     return {
         "bytes": file.stat().st_size,
         "sha256": file_digest(file),
         "metrics": metrics,
         "retention": metrics[name] / max(teacher, 1e-12),
-        "agreement": agreement(head, answers, teacher_logits),
+        "agreement": agreement(answers.head, answers.logits, teacher_logits),
         "drop": student - metrics[name],
-        "flips": 1 - agreement(head, answers, student_logits),
+        "flips": 1 - agreement(answers.head, answers.logits, student_logits),
     }
 
 
 def choosing_rows(validation: Dataset) -> Dataset:
-    """Return the tokenized validation rows by which a target's file is chosen."""
-    return validation.select(range(min(VALIDATION_ROWS, len(validation))))
+    """Return the tokenized validation rows by which a target's file is chosen; all, if they are few."""
+    few = len(validation) <= VALIDATION_ROWS
+    return validation if few else validation.select(range(VALIDATION_ROWS))
 
 
 def measure_loss(
-    file: Path, head: Head, rows: Dataset, student_logits: Float[np.ndarray, "units classes"]
+    answers: Answers, student_logits: Float[np.ndarray, "units classes"]
 ) -> dict[str, Any]:
     """Hold a quantized file against the student, as the gate will do on the rows that are scored.
 
     Args:
-        file: the quantized one.
-        head: knows the metrics.
-        rows: of `choosing_rows`.
+        answers: of the file, to `choosing_rows`.
         student_logits: of the same rows, by the student as it was trained, all its tokens included.
 
     Returns:
         rows, the drop of the main metric, flips, and the distance of the logits.
     """
-    logits, labels = file_logits(open_session(file), head, rows), read_labels(head, rows)
-    before, after = score(head, student_logits, labels), score(head, logits, labels)
-    name = head.main_metric_of(before)
+    before, after = answers.score(student_logits), answers.score(answers.logits)
+    name = answers.head.main_metric_of(before)
     return {
-        "rows": len(rows),
+        "rows": int(answers.labels.rows[-1]) + 1,
         "drop": before[name] - after[name],
-        "flips": 1 - agreement(head, logits, student_logits),
-        "distance": head.distance(logits, student_logits),
+        "flips": 1 - agreement(answers.head, answers.logits, student_logits),
+        "distance": answers.head.distance(answers.logits, student_logits),
     }

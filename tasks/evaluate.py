@@ -32,11 +32,14 @@ def evaluate(job: Job, teacher: Stage, student: Stage, data: Stage) -> State[Sta
         teacher_logits = evaluation.model_logits(load_model(teacher.folder), head, rows)
         trained = load_model(student.folder / MODEL)
         student_logits = evaluation.model_logits(trained, head, rows)
+        on_validation = (
+            student_logits if choosing is rows else evaluation.model_logits(trained, head, choosing)
+        )
         np.savez(
             folder / LOGITS,
             teacher=teacher_logits,
             student=student_logits,
-            student_validation=evaluation.model_logits(trained, head, choosing),
+            student_validation=on_validation,
         )
         labels = evaluation.read_labels(head, rows)
         seed = job.pipeline.training.seed

@@ -121,15 +121,17 @@ def score_artifact(file: Path, original: Original) -> dict[str, Any]:
 
     from distill_core.batches import open_tokenized
     from distill_core.footprint import fp32_left
-    from distill_core.scoring import score_file
+    from distill_core.scoring import ask_file, choosing_rows, measure_loss, score_file
 
-    data, head = original.data, head_of(original.teacher)
+    splits = open_tokenized(original.data.folder / ROWS)
+    rows = splits[original.data.facts["evaluation_split"]]
+    asked = (rows, choosing_rows(splits["validation"]))
+    scored, choosing = ask_file(file, head_of(original.teacher), *asked)
     logits = np.load(original.evaluation.folder / LOGITS)
-    scored = open_tokenized(data.folder / ROWS)[data.facts["evaluation_split"]]
     return {
         "fp32_left": fp32_left(file),
-        **score_file(file, head, scored, logits["teacher"], logits["student"]),
-        "validation": measure_validation(file, original),
+        **score_file(file, scored, logits["teacher"], logits["student"]),
+        "validation": measure_loss(choosing, logits["student_validation"]),
     }
 
 
@@ -138,8 +140,9 @@ def measure_validation(file: Path, original: Original) -> dict[str, Any]:
     import numpy as np
 
     from distill_core.batches import open_tokenized
-    from distill_core.scoring import choosing_rows, measure_loss
+    from distill_core.scoring import ask_file, choosing_rows, measure_loss
 
     rows = choosing_rows(open_tokenized(original.data.folder / ROWS)["validation"])
+    (answers,) = ask_file(file, head_of(original.teacher), rows)
     logits = np.load(original.evaluation.folder / LOGITS)["student_validation"]
-    return measure_loss(file, head_of(original.teacher), rows, logits)
+    return measure_loss(answers, logits)

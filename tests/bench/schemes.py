@@ -24,7 +24,7 @@ from distill_core.quantization.calibration import calibration_rows
 from distill_core.quantization.tables import code_table
 from distill_core.quantization.words import read_words
 from distill_core.schemes import SCHEMES
-from distill_core.scoring import score_file
+from distill_core.scoring import ask_file, score_file
 from distill_core.targets import OPSET, TARGETS, schemes_of
 from distill_core.teacher import load_model
 from distill_core.verifiers import FOLDER, wasm_timer
@@ -104,7 +104,8 @@ class _Student:
     def score(self, file: Path) -> dict[str, Any]:
         """Return what a file answers otherwise than the student, and its main metric."""
         logits = np.load(latest_stage(self.stages, "evaluation") / "logits.npz")
-        found = score_file(file, self.head, self.scored, logits["teacher"], logits["student"])
+        (answers,) = ask_file(file, self.head, self.scored)
+        found = score_file(file, answers, logits["teacher"], logits["student"])
         main_metric = self.head.main_metric_of(found["metrics"])
         return {**found, "main_metric": main_metric, "units": len(logits["student"])}
 

@@ -10,7 +10,7 @@ from distill_core.files import file_digest
 from distill_core.quantization import quantize
 from distill_core.quantization.dynamic import activation_products
 from distill_core.schemes import INT8, INT8_REDUCED
-from distill_core.scoring import choosing_rows, measure_loss, score_file
+from distill_core.scoring import ask_file, choosing_rows, measure_loss, score_file
 from tests.core.exports import kinds_at_run_time
 
 
@@ -85,7 +85,8 @@ def test_the_loss_that_a_file_is_chosen_by_is_from_the_student_it_is_given(
     read = choosing_rows(rows["validation"])
     logits = model_logits(fitted_teacher, head, read)
     labels = read_labels(head, read)
-    found = measure_loss(file, head, read, -logits)
+    (answers,) = ask_file(file, head, read)
+    found = measure_loss(answers, -logits)
     assert found["rows"] == len(read) == 30
     assert found["flips"] == pytest.approx(1.0)
     # The file says almost what the logits say, and the student is given as saying their opposite.
@@ -99,7 +100,8 @@ def test_scores_are_those_of_the_file_itself(quantized, fitted_teacher, rows, he
     teacher = model_logits(fitted_teacher, head, rows["validation"])
     labels = read_labels(head, rows["validation"])
     # A student that is always of another mind.
-    found = score_file(file, head, rows["validation"], teacher, -teacher)
+    (answers,) = ask_file(file, head, rows["validation"])
+    found = score_file(file, answers, teacher, -teacher)
     assert (found["bytes"], found["sha256"]) == (file.stat().st_size, file_digest(file))
     assert found["agreement"] == pytest.approx(found["flips"]) == pytest.approx(1.0)
     accuracy = score(head, teacher, labels)["accuracy"]
