@@ -57,7 +57,8 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         "file within it is shipped, not the smallest. Those files and those of *default*, seed 0, are "
         "made as now, but that all computed sizes at each call and coded words anew in each file; the others "
         "were packed when no matrix was coarse, and those of *6 x 192*, *vocabulary trimmed* and default's "
-        "seeds 1 and 2 computed the whole last layer. All students were trained with `hidden_layers: last`.",
+        "seeds 1 and 2 computed the whole last layer; their students learnt with `hidden_layers: last`. "
+        "Where there is no VNNI the student is of today's default, and its files are made as now.",
         _MAIN_JOB,
     ),
     "other-jobs": (

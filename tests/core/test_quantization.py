@@ -107,3 +107,12 @@ def test_scores_are_those_of_the_file_itself(quantized, fitted_teacher, rows, he
     accuracy = score(head, teacher, labels)["accuracy"]
     assert found["retention"] == pytest.approx(found["metrics"]["accuracy"] / accuracy)
     assert found["drop"] == pytest.approx((1 - accuracy) - found["metrics"]["accuracy"])
+
+
+def test_rows_that_are_scored_and_chosen_by_are_asked_about_once(quantized, rows, head):
+    _, file = quantized
+    scored = rows["validation"]
+    few = scored.select(range(5))
+    answers, choosing, others = ask_file(file, head, scored, choosing_rows(scored), few)
+    assert answers is choosing
+    assert np.array_equal(others.logits, answers.logits[:5])
