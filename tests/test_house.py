@@ -72,10 +72,7 @@ def test_lock_pins_every_package_that_is_needed_at_a_version_that_fits():
             assert need.specifier.contains(locked[name], prereleases=True), (need, locked[name])
 
 
-@pytest.mark.skipif(
-    sys.version_info[:2] != (3, 11),
-    reason="the lock is made with Python 3.11; newer ones need less",
-)
+@with_the_locks_python
 def test_lock_pins_no_package_that_nothing_needs():
     build_tools = {"setuptools", "wheel"}  # pyproject.toml's build-system
     assert set(_locked()) - set(_reachable()) - build_tools == set()
