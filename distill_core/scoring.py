@@ -30,21 +30,9 @@ class Answers(NamedTuple):
         return score(self.head, logits, self.labels)
 
 
-def ask_file(file: Path, head: Head, *sets: Dataset) -> list[Answers]:
-    """Return what a quantized file says of each set of rows, one row at a time as a phone runs it.
-
-    Args:
-        file: the quantized ONNX file.
-        head: knows what of its outputs is scored.
-        sets: of tokenized rows; one that is given twice is asked about once.
-    """
-    session = open_session(file)
-    once = {id(rows): rows for rows in sets}
-    answers = {
-        key: Answers(head, file_logits(session, head, rows), read_labels(head, rows))
-        for key, rows in once.items()
-    }
-    return [answers[id(rows)] for rows in sets]
+def ask_file(file: Path, head: Head, rows: Dataset) -> Answers:
+    """Return what a quantized file says of tokenized rows, one at a time as a phone runs it."""
+    return Answers(head, file_logits(open_session(file), head, rows), read_labels(head, rows))
 
 
 def score_file(
@@ -81,7 +69,7 @@ def score_file(
 
 
 def choosing_rows(validation: Dataset) -> Dataset:
-    """Return the tokenized validation rows by which a target's file is chosen; all, if they are few."""
+    """Return the tokenized validation rows a target's file is chosen by; if they are few, these very ones."""
     few = len(validation) <= VALIDATION_ROWS
     return validation if few else validation.select(range(VALIDATION_ROWS))
 

@@ -132,8 +132,6 @@ def _code_words(job: Job, original: Original) -> dict[Packing, Stage]:
 def _quantize(job: Job, original: Original, words: dict[Packing, Stage]) -> list[Stage]:
     """Return the files of all schemes, and those that keep more precision where a target lacks it."""
     schemes = [scheme.name for scheme in schemes_of(job.pipeline.rows)]
-    given = (unmapped(job), schemes, unmapped(original), unmapped(words))
-    artifacts = quantize.map(*given).result()
-    lacks = lacking(job, artifacts)
-    mended = keep_precision.map(unmapped(job), lacks, unmapped(original)).result()
-    return [*artifacts, *mended_files(mended)]
+    made = quantize.map(unmapped(job), schemes, unmapped(original), unmapped(words)).result()
+    mended = keep_precision.map(unmapped(job), lacking(job, made), unmapped(original)).result()
+    return [*made, *mended_files(mended)]

@@ -123,15 +123,16 @@ def score_artifact(file: Path, original: Original) -> dict[str, Any]:
     from distill_core.footprint import fp32_left
     from distill_core.scoring import ask_file, choosing_rows, measure_loss, score_file
 
-    splits = open_tokenized(original.data.folder / ROWS)
-    rows = splits[original.data.facts["evaluation_split"]]
-    asked = (rows, choosing_rows(splits["validation"]))
-    scored, choosing = ask_file(file, head_of(original.teacher), *asked)
+    data, head = original.data, head_of(original.teacher)
+    splits = open_tokenized(data.folder / ROWS)
+    rows, choosing = splits[data.facts["evaluation_split"]], choosing_rows(splits["validation"])
+    answers = ask_file(file, head, rows)
+    on_validation = answers if choosing is rows else ask_file(file, head, choosing)
     logits = np.load(original.evaluation.folder / LOGITS)
     return {
         "fp32_left": fp32_left(file),
-        **score_file(file, scored, logits["teacher"], logits["student"]),
-        "validation": measure_loss(choosing, logits["student_validation"]),
+        **score_file(file, answers, logits["teacher"], logits["student"]),
+        "validation": measure_loss(on_validation, logits["student_validation"]),
     }
 
 
@@ -143,6 +144,6 @@ def measure_validation(file: Path, original: Original) -> dict[str, Any]:
     from distill_core.scoring import ask_file, choosing_rows, measure_loss
 
     rows = choosing_rows(open_tokenized(original.data.folder / ROWS)["validation"])
-    (answers,) = ask_file(file, head_of(original.teacher), rows)
+    answers = ask_file(file, head_of(original.teacher), rows)
     logits = np.load(original.evaluation.folder / LOGITS)["student_validation"]
     return measure_loss(answers, logits)

@@ -104,7 +104,7 @@ class _Student:
     def score(self, file: Path) -> dict[str, Any]:
         """Return what a file answers otherwise than the student, and its main metric."""
         logits = np.load(latest_stage(self.stages, "evaluation") / "logits.npz")
-        (answers,) = ask_file(file, self.head, self.scored)
+        answers = ask_file(file, self.head, self.scored)
         found = score_file(file, answers, logits["teacher"], logits["student"])
         main_metric = self.head.main_metric_of(found["metrics"])
         return {**found, "main_metric": main_metric, "units": len(logits["student"])}

@@ -373,7 +373,9 @@ def _cell(name: str, pattern: str, scale: float = 1.0) -> Callable[[Record], str
 
 
 IN_SHORT = ("default", "movie reviews between, 6.05 MB at most")
+"""Settings of the main job that most people would take."""
 README_ALONE = "main-job-in-short"
+"""The table of those, which TABLES.md has among the others."""
 DERIVED: dict[str, tuple[str, str, Callable[[list[Record]], list[Record]], Sequence[Column]]] = {
     README_ALONE: (
         "The main job: a MiniLM of 6 layers, 90.9 MB in fp32, to 3 layers on SST-2 (872 validation rows), "

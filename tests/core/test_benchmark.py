@@ -81,9 +81,8 @@ def test_a_file_is_timed_in_wasm_as_it_is_natively(exported, tmp_path, rows):
     if timer is None:
         pytest.skip("no onnxruntime-web: `make verifiers` brings it")
     chosen = rows["validation"].select(range(2)).to_list()
-    ballast = np.ones(
-        75_000_000
-    )  # 600 MB of this process, which are none of the one that it starts
+    # 600 MB of this process, which are none of the one that it starts.
+    ballast = np.ones(75_000_000)
     timing = time_models([Subject("web", "onnx", exported)], chosen, timer.before)["web"]
     del ballast
     assert len(timing.p50_rounds_ms) == ROUNDS

@@ -350,7 +350,7 @@ def test_a_head_learns_exports_quantizes_and_verifies(
     target = TARGETS["linux-x86-64"]
     (tmp_path / "quantized").mkdir()
     file = quantize(onnx, INT8_REDUCED, [], tmp_path / "quantized")
-    (answers,) = ask_file(file, case.head, rows["validation"])
+    answers = ask_file(file, case.head, rows["validation"])
     found = score_file(file, answers, *logits)
     assert abs(found["drop"]) < 0.1
 

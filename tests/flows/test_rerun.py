@@ -211,7 +211,7 @@ def _children(run):
 
 @pytest.fixture(scope="module")
 def killed_run(run_cli, make_desk, tmp_path_factory):
-    """A run of a half-precision teacher, killed while it trains and while it quantizes; then finished.
+    """A run of a half-precision teacher, killed while it trains, quantizes and benchmarks; then finished.
 
     Returns its output, and what was finished at each kill.
     """
@@ -223,7 +223,7 @@ def killed_run(run_cli, make_desk, tmp_path_factory):
     desk.document["targets"] = [{**PHONE, "like": "linux-x86-64", "schemes": schemes}]
     command = ("run", desk.write(), "--output", desk.output)
     finished = []
-    for stage in ("student", "artifact"):
+    for stage in ("student", "artifact", "benchmark"):
         with run_cli.start(*command) as process:
             wait_for(
                 lambda stage=stage: _working_on(desk.output, stage) or process.poll() is not None
@@ -244,11 +244,12 @@ def test_killed_run_goes_on_from_the_last_finished_stage(killed_run, prefect_ser
     made = [{name.partition("-")[0] for name in records} for records in finished]
     assert made[0] == {"teacher", "data", "mlflow", "start"}
     assert made[1] == made[0] | {"student", "evaluation", "baselines", "onnx", "words"}
+    assert made[2] == made[1] | {"artifact"}
     for records in finished:
         assert records.items() <= at_the_end.items()  # and when it was made, so not again
     states = prefect_server.states(output)
-    assert states["distil"] == "Cached"
-    assert states["quantize to int8-reduced-range"] == "Completed"
+    assert states["distil"] == states["quantize to int8-reduced-range"] == "Cached"
+    assert states["benchmark"] == "Completed"
 
 
 @pytest.mark.faults
