@@ -18,31 +18,30 @@ _SETTINGS = (f"teacher.source={_TEACHER}", "name=paper-size")
 _JOB = WholeJob(NAME, "sst2", SST2.pipeline, (*_SETTINGS, "training.epochs=1"), "paper-size")
 
 
-def _smaller(name: str, *settings: str, unlabelled: Corpus | None = None) -> tuple[str, WholeJob]:
-    between = f", {unlabelled.name} between" if unlabelled else ""
-    name = f"two epochs, {name}{between}"
+def _narrow(neurons: int) -> tuple[str, WholeJob]:
+    settings = (f"student.intermediate_size={neurons}", "student.packed_words=before")
+    return _job(f"two epochs, {neurons:,} neurons, words packed", "training.epochs=2", *settings)
+
+
+def _job(name: str, *settings: str, unlabelled: Corpus | None = None) -> tuple[str, WholeJob]:
     job = replace(
         _JOB,
-        settings=(*_SETTINGS, "training.epochs=2", *settings),
+        settings=(*_SETTINGS, *settings),
         student=f"{_JOB.student} {name}",
         unlabelled=unlabelled,
     )
     return name, job
 
 
-def _narrow(neurons: int) -> tuple[str, WholeJob]:
-    return _smaller(
-        f"{neurons:,} neurons, words packed",
-        f"student.intermediate_size={neurons}",
-        "student.packed_words=before",
-    )
-
-
-_FIVE_LAYERS = _smaller(
-    "five layers",
+_TEXTS = REVIEWS.first(80_000)
+_FIVE_LAYERS = _job(
+    f"five layers, {_TEXTS.name} between, 3,400 batches of 16",
     "student.layers=spread",
     "student.count=5",
-    unlabelled=REVIEWS.first(30_000),
+    "training.epochs=1",
+    "training.batch_size=16",
+    "training.max_steps=3400",
+    unlabelled=_TEXTS,
 )
 STUDENTS = {
     ONE_EPOCH: _JOB,
