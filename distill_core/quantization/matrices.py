@@ -1,16 +1,21 @@
 """Matrices of a file: which they are, what their codes are, and the nodes that unpack them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from jaxtyping import Float, Int8, UInt
 from onnx import numpy_helper
+from threadpoolctl import threadpool_limits
 
 from distill_core.quantization.codebook import Codebook, channel_scales
 from distill_core.quantization.lookup import Store, add, join, look_up, put_for
 from distill_core.quantization.rounding import Moments, round_matrix
+
+_AT_ONCE = 4
+"""Matrices that are rounded at the same time; one of 3,072 inputs takes 0.3 GB meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +79,32 @@ def find_matrices(graph: onnx.GraphProto) -> list[Matrix]:
     return list(found.values())
 
 
-def code_matrix(
-    matrix: Matrix, largest: int, codebook: Codebook, codebook_name: str, moments: Moments
-) -> CodedMatrix:
-    """Return the codes of a matrix, rounded so that its products stay what they are.
+def code_matrices(
+    matrices: Sequence[Matrix],
+    largest: int,
+    codebook: Codebook,
+    codebook_name: str,
+    moments: Mapping[str, Moments],
+) -> list[CodedMatrix]:
+    """Return the codes of matrices, rounded so that their products stay what they are.
 
     Args:
-        matrix: of an 8-bit file at its full range.
+        matrices: of an 8-bit file at its full range.
         largest: whole number that an unpacked weight may have.
-        codebook: what its rows are made of.
+        codebook: what their rows are made of.
         codebook_name: of its initializer.
-        moments: of the matrix's inputs.
+        moments: of the inputs, by the names of the activations.
     """
-    scales = matrix.scales(largest)
-    codes = round_matrix(matrix.weights, scales, codebook, moments)
-    return CodedMatrix(matrix, codes, scales, codebook, codebook_name)
+
+    def code(matrix: Matrix) -> CodedMatrix:
+        scales = matrix.scales(largest)
+        codes = round_matrix(matrix.weights, scales, codebook, moments[matrix.activation])
+        return CodedMatrix(matrix, codes, scales, codebook, codebook_name)
+
+    # A row waits for the row before it, a matrix for no other. BLAS with one thread adds up in the same
+    # order on any number of cores, and leaves them to the other matrices.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(code, matrices))
 
 
 def halve(graph: onnx.GraphProto, matrix: Matrix) -> None:

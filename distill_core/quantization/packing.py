@@ -29,7 +29,7 @@ from distill_core.quantization.lookup import (
 from distill_core.quantization.matrices import (
     CodedMatrix,
     Matrix,
-    code_matrix,
+    code_matrices,
     find_matrices,
     halve,
     unpack_matrix,
@@ -114,7 +114,7 @@ def _pack_matrices(
     if book is None:
         parts, name = _parts(matrices, moments, largest), CODEBOOK
         book = learn_book(parts, _shape(matrices, scheme), largest)
-    rounded = [code_matrix(m, largest, book, name, moments[m.activation]) for m in matrices]
+    rounded = code_matrices(matrices, largest, book, name, moments)
     coarse = _find_coarse(model, rounded, moments, largest, judged)
     vectors: Vectors = {}
     for entry in rounded:
@@ -150,5 +150,5 @@ def _find_coarse(
     if not spare:
         return {}
     book = learn_book(_parts(spare, moments, largest), COARSE, largest)
-    coarse = [code_matrix(m, largest, book, COARSE_CODEBOOK, moments[m.activation]) for m in spare]
+    coarse = code_matrices(spare, largest, book, COARSE_CODEBOOK, moments)
     return {entry.matrix.name: entry for entry in pick_coarse(model, rounded, coarse, rows)}

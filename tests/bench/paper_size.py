@@ -18,11 +18,6 @@ _SETTINGS = (f"teacher.source={_TEACHER}", "name=paper-size")
 _JOB = WholeJob(NAME, "sst2", SST2.pipeline, (*_SETTINGS, "training.epochs=1"), "paper-size")
 
 
-def _narrow(neurons: int) -> tuple[str, WholeJob]:
-    settings = (f"student.intermediate_size={neurons}", "student.packed_words=before")
-    return _job(f"two epochs, {neurons:,} neurons, words packed", "training.epochs=2", *settings)
-
-
 def _job(name: str, *settings: str, unlabelled: Corpus | None = None) -> tuple[str, WholeJob]:
     job = replace(
         _JOB,
@@ -33,20 +28,34 @@ def _job(name: str, *settings: str, unlabelled: Corpus | None = None) -> tuple[s
     return name, job
 
 
+def _narrow(neurons: int) -> tuple[str, ...]:
+    return f"student.intermediate_size={neurons}", "student.packed_words=before"
+
+
 _TEXTS = REVIEWS.first(80_000)
-_FIVE_LAYERS = _job(
-    f"five layers, {_TEXTS.name} between, 3,400 batches of 16",
-    "student.layers=spread",
-    "student.count=5",
-    "training.epochs=1",
-    "training.batch_size=16",
-    "training.max_steps=3400",
-    unlabelled=_TEXTS,
+_BATCHES = ("training.epochs=1", "training.batch_size=16")
+_SMALLER = (
+    _job("two epochs, 1,280 neurons, words packed", "training.epochs=2", *_narrow(1280)),
+    _job("two epochs, 1,728 neurons, words packed", "training.epochs=2", *_narrow(1728)),
+    _job(
+        f"1,728 neurons, words packed, {_TEXTS.name} between",
+        *_BATCHES,
+        *_narrow(1728),
+        unlabelled=_TEXTS,
+    ),
+    _job(
+        f"five layers, {_TEXTS.name} between, 3,400 batches of 16",
+        *_BATCHES,
+        "training.max_steps=3400",
+        "student.layers=spread",
+        "student.count=5",
+        unlabelled=_TEXTS,
+    ),
 )
 STUDENTS = {
     ONE_EPOCH: _JOB,
     TRIMMED: replace(_JOB, settings=(*_JOB.settings, "student.vocabulary=auto")),
-    **dict([_narrow(1280), _narrow(1728), _FIVE_LAYERS]),
+    **dict(_SMALLER),
 }
 """Table: setting → the job; the two of one epoch share the training of a seed."""
 

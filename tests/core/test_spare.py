@@ -13,7 +13,7 @@ from distill_core.quantization.books import learn_book, of_matrix
 from distill_core.quantization.calibration import input_moments, one_of_a_text
 from distill_core.quantization.codebook import COARSE, Codebook
 from distill_core.quantization.dynamic import quantize_dynamically
-from distill_core.quantization.matrices import CodedMatrix, Matrix, code_matrix, find_matrices
+from distill_core.quantization.matrices import CodedMatrix, Matrix, code_matrices, find_matrices
 from distill_core.quantization.spare import pick_coarse
 
 ONCE = 5
@@ -94,9 +94,10 @@ def test_a_coarse_matrix_keeps_its_products_with_the_vectors_that_it_meets(
     """Sixteen texts' first tokens are few directions, which 1.3 bits a weight are enough for."""
     once = one_of_a_text(eight, [m.activation for m in matrices], texts)
     matrix = next(m for m in matrices if m.activation in once)
-    moments = input_moments(eight, [matrix.activation], texts)[matrix.activation]
+    all_moments = input_moments(eight, [matrix.activation], texts)
+    moments = all_moments[matrix.activation]
     book = learn_book([of_matrix(matrix.weights, matrix.scales(127), moments)], COARSE, 127)
-    coded = code_matrix(matrix, 127, book, "book", moments)
+    (coded,) = code_matrices([matrix], 127, book, "book", all_moments)
     assert coded.codes.dtype == np.uint8
     assert book.vectors.shape == COARSE[::-1]
     numbers = coded.unpacked[matrix.name] * coded.unpacked[matrix.scale_name]
@@ -106,3 +107,13 @@ def test_a_coarse_matrix_keeps_its_products_with_the_vectors_that_it_meets(
     )
     of_weights = np.square(error).sum() / np.square(matrix.weights).sum()
     assert of_products < 0.1 * of_weights
+
+
+def test_matrices_rounded_at_the_same_time_are_what_each_is_alone(eight, matrices, texts) -> None:
+    moments = input_moments(eight, [m.activation for m in matrices], texts)
+    book = learn_book([of_matrix(m.weights, m.scales(127)) for m in matrices], COARSE, 127)
+    together = code_matrices(matrices, 127, book, "book", moments)
+    for matrix, coded in zip(matrices, together, strict=True):
+        (alone,) = code_matrices([matrix], 127, book, "book", moments)
+        assert coded.matrix is matrix
+        assert np.array_equal(coded.codes, alone.codes)
