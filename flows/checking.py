@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from distill_core.config import Pipeline
@@ -25,8 +24,8 @@ def check_pipeline(pipeline: Pipeline) -> dict[str, Any]:
     from distill_core.dataset import read_dataset
     from distill_core.plan import make_plan
 
-    with TemporaryDirectory() as scratch:
-        teacher = sources.fetch_and_describe(pipeline.teacher, Path(scratch), pipeline.task)
+    folder = sources.locate(pipeline.teacher)
+    teacher = sources.describe_teacher(pipeline.teacher, folder, pipeline.task)
     splits = read_dataset(pipeline.data, teacher.head, pipeline.training.seed)
     return make_plan(pipeline, teacher, splits)
 

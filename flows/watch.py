@@ -1,7 +1,6 @@
 """Watch a teacher: a run if it changed since the last finished one, a named state if not."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import flow, task
@@ -28,9 +27,7 @@ SKIPPED = "Skipped"
 )
 def fingerprint_teacher(source: TeacherSource) -> str:
     """Return the teacher's content as it is now, as one digest."""
-    with TemporaryDirectory() as scratch:
-        sources.fetch(source, Path(scratch))
-        return fingerprint(Path(scratch))
+    return fingerprint(sources.locate(source))
 
 
 def finished_fingerprint(output: Path) -> str | None:

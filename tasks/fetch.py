@@ -49,7 +49,8 @@ def fetch_teacher(job: Job) -> State[Stage]:
     with TemporaryDirectory(
         dir=job.output / "stages", prefix=".fetch-", suffix=".partial"
     ) as scratch:
-        teacher = sources.fetch_and_describe(source, Path(scratch), job.pipeline.task)
+        sources.fetch(source, Path(scratch))
+        teacher = sources.describe_teacher(source, Path(scratch), job.pipeline.task)
         check_fit(job.pipeline, teacher)
         inputs = {"fingerprint": teacher.fingerprint, "task": job.pipeline.task}
 

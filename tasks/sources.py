@@ -1,6 +1,7 @@
 """Where a teacher comes from. A new source is one new class here and one entry in `SOURCES`."""
 
 import errno
+import shutil
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +18,6 @@ from huggingface_hub.errors import (
 
 from distill_core.config import TeacherSource
 from distill_core.errors import SourceUnreachable, TeacherError
-from distill_core.files import copy_tree
 from distill_core.pipeline_file import looks_like_path
 from distill_core.teacher import FILES, ModelDescription, describe, model_files
 from distill_core.weight_files import refuse_unsafe
@@ -29,8 +29,8 @@ class Source(Protocol):
     def matches(self, source: TeacherSource) -> bool:
         """Tell whether this is where the source points."""
 
-    def fetch(self, source: TeacherSource, folder: Path) -> None:
-        """Copy the files that are read into an empty folder.
+    def locate(self, source: TeacherSource) -> Path:
+        """Return a folder here that holds the model as it is now.
 
         Raises:
             TeacherError: there is no such model, or its weights are not safetensors.
@@ -45,16 +45,13 @@ class Folder:
         """Tell a path from a hub id; a folder that is there is a path whatever its name."""
         return Path(source.source).exists() or looks_like_path(source.source)
 
-    def fetch(self, source: TeacherSource, folder: Path) -> None:
-        """Copy the folder, so that a teacher that changes while it is read is noticed next time."""
-        origin = Path(source.source)
-        if not origin.is_dir():
-            raise TeacherError(f"teacher.source: {origin} is not a folder")
-        refuse_unsafe((path.name for path in origin.iterdir()), str(origin))
-        for path in model_files(origin):
-            copy = folder / path.relative_to(origin)
-            copy.parent.mkdir(exist_ok=True)
-            copy.write_bytes(path.read_bytes())
+    def locate(self, source: TeacherSource) -> Path:
+        """Return the folder itself."""
+        folder = Path(source.source)
+        if not folder.is_dir():
+            raise TeacherError(f"teacher.source: {folder} is not a folder")
+        refuse_unsafe((path.name for path in folder.iterdir()), str(folder))
+        return folder
 
 
 class Hub:
@@ -64,8 +61,8 @@ class Hub:
         """Everything that is no folder is a hub id."""
         return True
 
-    def fetch(self, source: TeacherSource, folder: Path) -> None:
-        """Download the files of one commit, through huggingface_hub's cache."""
+    def locate(self, source: TeacherSource) -> Path:
+        """Download the files that are read of one commit into huggingface_hub's cache."""
         try:
             model = HfApi().model_info(source.source, revision=source.revision)
             listing = [file.rfilename for file in model.siblings or ()]
@@ -74,7 +71,7 @@ class Hub:
             wanted = [n for n in listing if any(Path("/", n).match(f"/{p}") for p in FILES)]
             # By commit: a branch may move meanwhile, and if the hub went away now, huggingface_hub
             # would make do with whatever commit of the branch it saw last.
-            snapshot = snapshot_download(source.source, revision=model.sha, allow_patterns=wanted)
+            return Path(snapshot_download(source.source, revision=model.sha, allow_patterns=wanted))
         except RevisionNotFoundError:
             raise TeacherError(
                 f"teacher.revision: {source.source} has no revision {source.revision!r}"
@@ -91,26 +88,47 @@ class Hub:
             raise SourceUnreachable(
                 f"teacher.source: {source.source} is no folder here, and the hub did not answer: {reason}"
             ) from None
-        copy_tree(Path(snapshot), folder)
 
 
 SOURCES: tuple[Source, ...] = (Folder(), Hub())
 
 
-def fetch(source: TeacherSource, folder: Path) -> None:
-    """Copy a teacher from wherever it is into an empty folder."""
-    next(place for place in SOURCES if place.matches(source)).fetch(source, folder)
-
-
-def fetch_and_describe(source: TeacherSource, folder: Path, task: str) -> ModelDescription:
-    """Fetch a teacher into an empty folder, and describe it.
+def locate(source: TeacherSource) -> Path:
+    """Return a folder here that holds a teacher as it is now, wherever it comes from.
 
     Raises:
-        TeacherError: there is none, or it cannot be used; the message names the source.
+        TeacherError: there is no such model, or its weights are not safetensors.
         SourceUnreachable: its place does not answer.
     """
-    fetch(source, folder)
+    return next(place for place in SOURCES if place.matches(source)).locate(source)
+
+
+def fetch(source: TeacherSource, folder: Path) -> None:
+    """Copy what is read of a teacher into an empty folder, where it stays as it is.
+
+    Raises:
+        TeacherError: there is no such model, or its weights are not safetensors.
+        SourceUnreachable: its place does not answer.
+    """
+    origin = locate(source)
+    for path in model_files(origin):
+        copy = folder / path.relative_to(origin)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
+def describe_teacher(source: TeacherSource, folder: Path, task: str) -> ModelDescription:
+    """Describe the teacher that a source led to, in messages by the source's own name.
+
+    Args:
+        source: of the pipeline file.
+        folder: the teacher, or a copy of it.
+        task: of the pipeline file.
+
+    Raises:
+        TeacherError: it cannot be used.
+    """
     try:
         return describe(folder, task)
-    except TeacherError as error:  # the copy's path would tell the user nothing
+    except TeacherError as error:
         raise TeacherError(str(error).replace(str(folder), source.source)) from None

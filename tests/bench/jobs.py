@@ -102,10 +102,11 @@ PACKED = [replace(job, **_WORDS_PACKED) for job in (SST2, *OTHERS)]
 def run_pipeline(arguments: list[str], output: Path) -> dict[str, Any]:
     """Run a pipeline and return its report, whether it passed its gate or not."""
     done = subprocess.run([COMMAND, *arguments, "--output", output], check=False, cwd=ROOT)
-    report: dict[str, Any] = json.loads((output / "report.json").read_text(encoding="utf-8"))
-    if done.returncode != (0 if report["passed"] else 1):
-        raise RuntimeError(f"{' '.join(arguments)} ended with exit code {done.returncode}")
-    return report
+    if done.returncode in (0, 1):
+        report: dict[str, Any] = json.loads((output / "report.json").read_text(encoding="utf-8"))
+        if report["passed"] == (done.returncode == 0):
+            return report
+    raise RuntimeError(f"{' '.join(arguments)} ended with exit code {done.returncode}")
 
 
 def run_job(job: WholeJob, seed: int = 0) -> Mapping[str, Any]:

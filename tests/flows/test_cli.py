@@ -9,6 +9,8 @@ import sys
 import pytest
 
 from distill_core.targets import TARGETS
+from distill_core.teacher import load_tokenizer
+from tests.core.family_models import save_small
 
 pytestmark = pytest.mark.integration
 
@@ -88,6 +90,29 @@ def test_the_plan_counts_the_steps_of_texts_with_other_words(lone_cli, desk):
     # 120 rows in sixteens, four times, and two copies of them once.
     assert plan["steps"] == 4 * 8 + 15
     assert "train: 2 copies of each text" in plan["data"]["notes"][-1]
+
+
+def test_check_reads_the_tokenizer_of_a_teacher_whose_file_is_to_find_spans(
+    lone_cli, tiny_teacher, tmp_path
+):
+    tokenizer = load_tokenizer(tiny_teacher)
+    save_small("bert", "ForQuestionAnswering", tokenizer, tmp_path / "teacher")
+    answers = {"text": ["the film"], "answer_start": [0]}
+    rows = [
+        {"question": "what was good", "context": f"the film was good {n}", "answers": answers}
+        for n in range(30)
+    ]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    document = {
+        "name": "spans",
+        "teacher": {"source": "teacher"},
+        "data": {"source": "data", "max_length": 32},
+        "graph": {"answer": "span"},
+    }
+    (tmp_path / "spans.yaml").write_text(json.dumps(document))
+    plan = lone_cli.json("check", tmp_path / "spans.yaml")
+    assert plan["teacher"]["task"] == "question-answering"
 
 
 def test_check_needs_neither_torch_nor_a_server(lone_cli, desk):

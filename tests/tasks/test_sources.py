@@ -2,7 +2,7 @@
 
 from distill_core.config import TeacherSource
 from distill_core.teacher import fingerprint, model_files
-from tasks.sources import fetch
+from tasks.sources import fetch, locate
 from tests.core.family_models import save_small
 
 
@@ -22,3 +22,7 @@ def test_what_sentence_transformers_saved_beside_a_model_is_fetched_with_it(tiny
     assert fetched >= {"1_Pooling/config.json", "modules.json"}
     assert not fetched & {"2_Dense/config.json", "README.md"}
     assert fingerprint(copy) == fingerprint(origin)
+
+
+def test_a_folder_is_looked_at_where_it_lies(tiny_bert):
+    assert locate(TeacherSource(source=str(tiny_bert))) == tiny_bert
