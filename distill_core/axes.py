@@ -57,6 +57,7 @@ _ELECTRA: Rows = (
     (r"embeddings_project", ("hidden", "embedding")),
     (r"generator_predictions\.dense", ("embedding", "hidden")),
     (r"generator_lm_head", (None, "embedding")),
+    (r"sequence_summary\.summary", ("pooled", "hidden")),
     *_BERT,
 )
 _DISTILBERT: Rows = (

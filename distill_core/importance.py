@@ -6,12 +6,14 @@ from contextlib import contextmanager
 
 import torch
 from datasets import Dataset
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
+from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
 from distill_core.axes import Axes, Axis, label_axes, layer_of
 from distill_core.batches import Batch, evaluation_batches, model_inputs
+from distill_core.heads import Head
 from distill_core.teacher import ModelDescription
 
 _BATCH_SIZE = 32
@@ -40,15 +42,24 @@ def measure_importance(
     arXiv:2004.04037, section 2.1). A head is all dimensions of its values together, inside the |·|. A
     hidden dimension is in what every norm writes, and has the sum over them.
 
+    Where labels teach nothing, as vectors of texts, L is u · r, the vector divided by its norm in a direction
+    of the row's own: of r ~ N(0, 1) the mean of (Σ_t a_t · ∂L / ∂a_t)² is ‖Δu‖², how far the vector goes
+    without the part, to first order.
+
     Args:
         model: the teacher, loaded and in eval mode.
         teacher: its description.
         rows: tokenized, with labels.
     """
     owed: dict[Part, Tensor] = {}
+    directions = torch.Generator().manual_seed(0)
+    axes = label_axes(teacher.model_type, floating_shapes(model))
+    if any("pooled" in labels for labels in axes.values()):
+        # To a pooler that nothing reads, as in sentence embeddings, it owes nothing.
+        owed["pooled", None] = torch.zeros(teacher.stack.hidden_size)
     for _, batch in evaluation_batches(rows, _BATCH_SIZE, model.config.pad_token_id):
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-        for part, values in _owed_by_row(model, teacher, batch):
+        for part, values in _owed_by_row(model, teacher, axes, batch, directions):
             owed[part] = owed.get(part, torch.zeros(())) + values.abs().sum(dim=0).cpu()
     return {part: total / len(rows) for part, total in owed.items()}
 
@@ -63,16 +74,18 @@ def floating_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
 
 
 def _owed_by_row(
-    model: PreTrainedModel, teacher: ModelDescription, batch: Batch
+    model: PreTrainedModel,
+    teacher: ModelDescription,
+    axes: Mapping[str, Axes],
+    batch: Batch,
+    directions: torch.Generator,
 ) -> Iterator[tuple[Part, Float[Tensor, "batch size"]]]:
     """Yield Σ_t a_t · ∂L / ∂a_t of each part, and of all hidden dimensions once a norm."""
-    axes = label_axes(teacher.model_type, floating_shapes(model))
     with _activations(model, axes, teacher.layer_prefix) as found:
         answer = teacher.head.run(model, model_inputs(model, batch), batch["labels"])
-    logits = teacher.head.read_output(answer, batch["attention_mask"])
+    logits = teacher.head.read_output(answer, batch["attention_mask"]).float()
+    loss = _loss_of_rows(teacher.head, logits, batch["labels"], directions)
     rows = len(batch["labels"])
-    # The loss is a mean over rows, and what is asked for is of each row's own.
-    loss = rows * teacher.head.task_loss(logits.float(), batch["labels"])
     flat = [(part, tensor) for part, tensors in found.items() for tensor in tensors]
     gradients = torch.autograd.grad(loss, [a for _, a in flat], materialize_grads=True)
     for ((axis, layer), a), gradient in zip(flat, gradients, strict=True):
@@ -81,6 +94,19 @@ def _owed_by_row(
         if axis == "values":
             heads = model.config.num_attention_heads
             yield ("heads", layer), owed.reshape(rows, heads, -1).sum(dim=2)
+
+
+def _loss_of_rows(
+    head: Head,
+    logits: Float[Tensor, "batch ..."],
+    labels: Shaped[Tensor, "batch ..."],
+    directions: torch.Generator,
+) -> Float[Tensor, ""]:
+    """Return the sum of what each row's parts are to matter to."""
+    if head.taught_by_labels:
+        return len(labels) * head.task_loss(logits, labels)  # which is a mean over rows
+    drawn = torch.randn(logits.shape, generator=directions).to(logits.device)
+    return (normalize(logits, dim=-1) * drawn).sum()
 
 
 @contextmanager

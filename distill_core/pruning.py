@@ -125,7 +125,7 @@ def prune(
         student.load_state_dict(state)
     except RuntimeError as error:
         raise TeacherError(
-            f"{teacher.model_type}: a student of {width} has other tensors: {error}"
+            f"{teacher.model_type}: a student of hidden_size {width.hidden_size} has other tensors: {error}"
         ) from None
     return student.eval()
 

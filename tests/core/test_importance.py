@@ -1,5 +1,6 @@
 """Importance against numerical derivatives: the loss of a row with a part a little weaker and stronger."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,13 @@ import torch
 from datasets import Dataset, DatasetDict
 from torch import Tensor
 from torch.nn import LayerNorm
-from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel
+from torch.nn.functional import cross_entropy, normalize
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distill_core.batches import collate, model_inputs
 from distill_core.importance import measure_importance
 from distill_core.teacher import ModelDescription, describe, load_model
+from tests.core.family_models import save_small
 
 STEP = 1e-4
 LAYER = "bert.encoder.layer.1."
@@ -132,3 +134,26 @@ def test_measuring_leaves_no_trace_in_the_model(
     measure_importance(model, seen, few)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
+
+
+def test_where_labels_teach_nothing_a_part_matters_by_how_far_vectors_go_without_it(
+    tokenizer: PreTrainedTokenizerFast, few: Dataset, tmp_path: Path
+) -> None:
+    """Of x ~ N(0, σ²) the mean of |x| is √(2 / π) · σ."""
+    seen = describe(save_small("bert", "Model", tokenizer, tmp_path))
+    model = load_model(tmp_path).double()
+    same = few.select([0] * 2_000)
+    found = measure_importance(model, seen, same)["heads", 1]
+    batch = collate([few[0]], pad_token_id=0)
+
+    @torch.inference_mode()
+    def vector(factors: Tensor) -> Tensor:
+        with scaled(model, "encoder.layer.1.attention.output.dense", factors, reads=True):
+            answer = seen.head.run(model, model_inputs(model, batch), None)
+        return normalize(seen.head.read_output(answer, batch["attention_mask"]), dim=-1)
+
+    for head in range(4):
+        step = torch.zeros(32, dtype=torch.float64)
+        step[8 * head : 8 * head + 8] = STEP
+        moved = (vector(1 + step) - vector(1 - step)).norm() / (2 * STEP)
+        assert float(found[head]) == pytest.approx(math.sqrt(2 / math.pi) * float(moved), rel=0.08)

@@ -172,6 +172,16 @@ def test_taggers_are_cut_the_same_way(
     torch.testing.assert_close(hidden_and_logits(student)[1], expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("family", AXES)
+def test_a_pooler_that_no_vector_of_a_text_is_read_from_is_cut_too(
+    family: str, tokenizer: Any, rows: DatasetDict, tmp_path: Path
+) -> None:
+    small = make(family, "Model", tokenizer, rows["train"], tmp_path)
+    student, _ = small.cut(SHAPES["fewer heads"])
+    ids = torch.randint(5, 40, (3, 20), generator=torch.Generator().manual_seed(1))
+    assert student(input_ids=ids).last_hidden_state.shape == (3, 20, 24)
+
+
 def test_a_model_of_its_teachers_width_is_its_teacher(small: Small) -> None:
     student, _ = small.cut(StudentShape())
     for ours, theirs in zip(

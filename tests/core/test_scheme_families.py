@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from distill_core.evaluation import file_logits
@@ -29,5 +30,6 @@ def test_every_scheme_makes_a_file_of_every_family(
     for scheme in (INT8_FUSED, INT8_STATIC, FP16, WEIGHTS_8):
         (tmp_path / scheme.name).mkdir()
         file = quantize(tmp_path / "model.onnx", scheme, texts, tmp_path / scheme.name)
+        onnx.checker.check_model(onnx.load(file))
         answers = file_logits(open_session(file), head, read)
         assert np.abs(answers - plain).max() < 0.1 * max(1.0, np.abs(plain).max()), scheme.name
