@@ -28,7 +28,8 @@ def sort_nodes(graph: onnx.GraphProto) -> bool:
     Intermediate Representation", graphs: nodes are topologically sorted).
     """
     nodes = list(graph.node)
-    makers = {name: place for place, node in enumerate(nodes) for name in node.output}
+    # An output that is left out has no name.
+    makers = {name: place for place, node in enumerate(nodes) for name in node.output if name}
     before = {
         place: {makers[name] for name in _read_by(node) if name in makers}
         for place, node in enumerate(nodes)

@@ -38,8 +38,9 @@ _SMALLER = (
     _job("two epochs, 1,280 neurons, words packed", "training.epochs=2", *_narrow(1280)),
     _job("two epochs, 1,728 neurons, words packed", "training.epochs=2", *_narrow(1728)),
     _job(
-        f"1,728 neurons, words packed, {_TEXTS.name} between",
+        f"1,728 neurons, words packed, {_TEXTS.name} between, 4,500 batches of 16",
         *_BATCHES,
+        "training.max_steps=4500",
         *_narrow(1728),
         unlabelled=_TEXTS,
     ),

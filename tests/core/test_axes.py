@@ -15,7 +15,14 @@ SIZES = {"hidden": 3 * 14, "heads": 3, "neurons": 37, "embedding": 11}
 OTHERS = {"hidden": 3 * 22, "heads": 6, "neurons": 41, "embedding": 13}
 """No two alike, and every number of heads divides every width."""
 FOLLOWS = dict.fromkeys(("hidden", "queries", "keys", "values", "pooled"), "hidden")
-HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MaskedLM")
+HEADS = (
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMultipleChoice",
+    "ForMaskedLM",
+    "Model",
+)
 
 
 def shapes_of(family: str, head: str, **changed: int) -> dict[str, tuple[int, ...]]:
@@ -30,7 +37,7 @@ def shapes_of(family: str, head: str, **changed: int) -> dict[str, tuple[int, ..
     if hasattr(config, "embedding_size"):
         config.embedding_size = sizes["embedding"]
     with torch.device("meta"):
-        model = getattr(transformers, f"{SMALL[family].prefix}For{head}")(config)
+        model = getattr(transformers, f"{SMALL[family].prefix}{head}")(config)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
@@ -53,7 +60,7 @@ def test_each_axis_is_what_makes_it_longer(family: str, head: str) -> None:
 
 @pytest.mark.parametrize("family", AXES)
 def test_queries_keys_and_values_are_told_apart_from_hidden_states(family: str) -> None:
-    labelled = label_axes(family, shapes_of(family, "TokenClassification"))
+    labelled = label_axes(family, shapes_of(family, "ForTokenClassification"))
     of_a_layer = [
         axes for name, axes in labelled.items() if ".layer.0." in name and name.endswith("weight")
     ]
@@ -69,7 +76,7 @@ def test_queries_keys_and_values_are_told_apart_from_hidden_states(family: str) 
 
 def test_what_reads_no_pooled_vector_reads_hidden_states() -> None:
     texts, words = (
-        label_axes("bert", shapes_of("bert", f"{head}Classification"))
+        label_axes("bert", shapes_of("bert", f"For{head}Classification"))
         for head in ("Sequence", "Token")
     )
     assert texts["bert.pooler.dense.weight"] == ("pooled", "hidden")
