@@ -104,7 +104,8 @@ def _loss_of_rows(
 ) -> Float[Tensor, ""]:
     """Return the sum of what each row's parts are to matter to."""
     if head.taught_by_labels:
-        return len(labels) * head.task_loss(logits, labels)  # which is a mean over rows
+        loss: Tensor = head.task_loss(logits, labels)
+        return len(labels) * loss  # which is a mean over rows
     drawn = torch.randn(logits.shape, generator=directions).to(logits.device)
     return (normalize(logits, dim=-1) * drawn).sum()
 
