@@ -39,6 +39,12 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] 
     count = count_layers(teacher.stack.kinds, pipeline.student)
     map_layers(count, teacher.layers, pipeline.losses.hidden_layers)
     width = pick_width(teacher, pipeline.student)
+    if teacher.head.pooling and width and width.hidden_size != teacher.stack.hidden_size:
+        raise ConfigError(
+            f"student.hidden_size: {width.hidden_size}, and a student's vectors are held against its "
+            f"teacher's of {teacher.stack.hidden_size} numbers; accepted: null, and a smaller "
+            "intermediate_size"
+        )
     _check_size(count_parameters(teacher, count, width))
     _check_losses(pipeline, teacher)
     _check_graph(pipeline, teacher)

@@ -179,6 +179,22 @@ def test_spans_are_refused_where_nothing_parts_question_and_context(
         shape(teacher, answer="span")
 
 
+def test_vectors_are_as_wide_as_the_teacher_s(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    teacher = describe(save_small("bert", "Model", tokenizer, tmp_path))
+    given = {
+        "name": "vectors",
+        "teacher": {"source": "x"},
+        "data": {"source": "x", "max_length": 32},
+    }
+    check_fit(Pipeline(**given, student={"intermediate_size": 20}), teacher)
+    with pytest.raises(
+        ConfigError, match=r"student\.hidden_size: 16, .* of 32 numbers; accepted: null"
+    ):
+        check_fit(Pipeline(**given, student={"hidden_size": 16, "heads": 2}), teacher)
+
+
 def test_weights_that_one_file_cannot_hold_are_refused(tiny_bert: Path) -> None:
     teacher = describe(tiny_bert)
     large = replace(teacher, shapes={**teacher.shapes, "more": [2**29]})
