@@ -54,9 +54,6 @@ def measure_importance(
     owed: dict[Part, Tensor] = {}
     directions = torch.Generator().manual_seed(0)
     axes = label_axes(teacher.model_type, floating_shapes(model))
-    if any("pooled" in labels for labels in axes.values()):
-        # To a pooler that nothing reads, as in sentence embeddings, it owes nothing.
-        owed["pooled", None] = torch.zeros(teacher.stack.hidden_size)
     for _, batch in evaluation_batches(rows, _BATCH_SIZE, model.config.pad_token_id):
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         for part, values in _owed_by_row(model, teacher, axes, batch, directions):

@@ -39,12 +39,7 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] 
     count = count_layers(teacher.stack.kinds, pipeline.student)
     map_layers(count, teacher.layers, pipeline.losses.hidden_layers)
     width = pick_width(teacher, pipeline.student)
-    if teacher.head.pooling and width and width.hidden_size != teacher.stack.hidden_size:
-        raise ConfigError(
-            f"student.hidden_size: {width.hidden_size}, and a student's vectors are held against its "
-            f"teacher's of {teacher.stack.hidden_size} numbers; accepted: null, and a smaller "
-            "intermediate_size"
-        )
+    _check_vectors(teacher, width)
     _check_size(count_parameters(teacher, count, width))
     _check_losses(pipeline, teacher)
     _check_graph(pipeline, teacher)
@@ -62,6 +57,15 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] 
             "weights; accepted: alternate"
         )
     return None
+
+
+def _check_vectors(teacher: ModelDescription, width: Width | None) -> None:
+    wide = teacher.stack.hidden_size
+    if teacher.head.pooling and width and width.hidden_size != wide:
+        raise ConfigError(
+            f"student.hidden_size: {width.hidden_size}, and a student's vectors are held against its "
+            f"teacher's of {wide} numbers; accepted: null, and a smaller intermediate_size"
+        )
 
 
 def _check_words(student: StudentShape, head: str) -> None:

@@ -14,7 +14,6 @@ from distill_core.quantization.dynamic import quantize_dynamically
 from distill_core.quantization.fusion import quantize_fused
 from distill_core.quantization.half import halve
 from distill_core.quantization.mixed import Within, keep_precision
-from distill_core.quantization.order import put_in_order
 from distill_core.quantization.packing import pack
 from distill_core.quantization.smoothing import smooth, split
 from distill_core.quantization.static import quantize_statically
@@ -50,7 +49,6 @@ def quantize(
         _pack(model, scheme, rows, file, words)
     else:
         _MAKERS[scheme.stored](model, scheme, rows, file)
-    put_in_order(file)
     return file
 
 
@@ -128,12 +126,8 @@ def quantize_in_part(
     Returns:
         Names of the products that stayed in fp32; none, and no file, where that did not help.
     """
-    file = folder / QUANTIZED_FILE
     with _evened(model, rows, folder) as even:
-        kept = keep_precision(even, scheme.reduce_range, rows, within, file)
-    if kept:
-        put_in_order(file)
-    return kept
+        return keep_precision(even, scheme.reduce_range, rows, within, folder / QUANTIZED_FILE)
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from optimum.onnxruntime import ORTQuantizer
 from optimum.onnxruntime.configuration import QuantizationConfig
 from transformers import PretrainedConfig
 
+from distill_core.quantization.order import sort_nodes
+
 _OPERATORS = ["MatMul", "Gather"]
 """All that holds weights: Gather reads the embeddings, Gemm becomes MatMul before quantization."""
 
@@ -52,6 +54,7 @@ def quantize_dynamically(
         ORTQuantizer(model, PretrainedConfig()).quantize(configuration, scratch)
         Path(scratch, f"{model.stem}_quantized.onnx").replace(file)
     quantized = onnx.load(file)
+    sort_nodes(quantized.graph)
     _quantize_tied_decoder(quantized)
     _keep_sums_from_norms(quantized)
     onnx.save(quantized, file)

@@ -12,6 +12,7 @@ from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 
 from distill_core.quantization.dynamic import quantize_dynamically
+from distill_core.quantization.order import put_in_order
 from distill_core.quantization.shapes import write_with_shapes
 from distill_core.session import open_session, run_row
 
@@ -63,6 +64,7 @@ def quantize_fused(
                 "DefaultTensorType": onnx.TensorProto.FLOAT,
             },
         )
+    put_in_order(file)
 
 
 def _fuse(model: Path, file: Path, embeddings: bool) -> bool:

@@ -1,4 +1,8 @@
-"""Nodes of a graph in the order that ONNX asks for: what a node reads is made before it."""
+"""Nodes of a graph in the order that ONNX asks for: what a node reads is made before it.
+
+onnxruntime's quantizer sorts them by their own inputs, and not by what the branches of an If read from
+outside, as DeBERTa's do. onnxruntime loads such a file, and ONNX's checker refuses it.
+"""
 
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -9,9 +13,6 @@ import onnx
 
 def put_in_order(file: Path) -> None:
     """Write an ONNX file anew, if a node of it stands before what it reads.
-
-    onnxruntime's quantizer sorts nodes by their own inputs, and not by what the branches of an If read from
-    outside, as DeBERTa's do. onnxruntime loads such a file, and ONNX's checker refuses it.
 
     Args:
         file: replaced, if need be.

@@ -19,6 +19,7 @@ from onnxruntime.quantization import (
 
 from distill_core.quantization.calibration import thin
 from distill_core.quantization.dynamic import activation_products
+from distill_core.quantization.order import put_in_order
 from distill_core.quantization.shapes import write_with_shapes
 from distill_core.schemes import Scheme
 
@@ -69,6 +70,7 @@ def quantize_statically(
             # One row at a time, whatever the method: a histogram of several asks for equal lengths.
             extra_options={"CalibStridedMinMax": 1},
         )
+    put_in_order(file)
 
 
 class _Rows(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is not typed

@@ -33,25 +33,29 @@ def _narrow(neurons: int) -> tuple[str, ...]:
 
 
 _TEXTS = REVIEWS.first(80_000)
-_BATCHES = ("training.epochs=1", "training.batch_size=16")
+
+
+def _two_epochs(neurons: int) -> tuple[str, WholeJob]:
+    name = f"two epochs, {neurons:,} neurons, words packed"
+    return _job(name, "training.epochs=2", *_narrow(neurons))
+
+
+def _once(name: str, steps: int, *settings: str) -> tuple[str, WholeJob]:
+    return _job(
+        f"{name}, {_TEXTS.name} between, {steps:,} batches of 16",
+        "training.epochs=1",
+        "training.batch_size=16",
+        f"training.max_steps={steps}",
+        *settings,
+        unlabelled=_TEXTS,
+    )
+
+
 _SMALLER = (
-    _job("two epochs, 1,280 neurons, words packed", "training.epochs=2", *_narrow(1280)),
-    _job("two epochs, 1,728 neurons, words packed", "training.epochs=2", *_narrow(1728)),
-    _job(
-        f"1,728 neurons, words packed, {_TEXTS.name} between, 4,500 batches of 16",
-        *_BATCHES,
-        "training.max_steps=4500",
-        *_narrow(1728),
-        unlabelled=_TEXTS,
-    ),
-    _job(
-        f"five layers, {_TEXTS.name} between, 3,400 batches of 16",
-        *_BATCHES,
-        "training.max_steps=3400",
-        "student.layers=spread",
-        "student.count=5",
-        unlabelled=_TEXTS,
-    ),
+    _two_epochs(1280),
+    _two_epochs(1728),
+    _once("1,728 neurons, words packed", 4_500, *_narrow(1728)),
+    _once("five layers", 3_400, "student.layers=spread", "student.count=5"),
 )
 STUDENTS = {
     ONE_EPOCH: _JOB,

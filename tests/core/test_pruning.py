@@ -173,13 +173,18 @@ def test_taggers_are_cut_the_same_way(
 
 
 @pytest.mark.parametrize("family", AXES)
-def test_a_pooler_that_no_vector_of_a_text_is_read_from_is_cut_too(
+def test_teachers_of_vectors_are_cut_the_same_way_beside_a_pooler_that_nothing_reads(
     family: str, tokenizer: Any, rows: DatasetDict, tmp_path: Path
 ) -> None:
     small = make(family, "Model", tokenizer, rows["train"], tmp_path)
-    student, _ = small.cut(SHAPES["fewer heads"])
+    student, kept = small.cut(SHAPES["fewer neurons"])
     ids = torch.randint(5, 40, (3, 20), generator=torch.Generator().manual_seed(1))
-    assert student(input_ids=ids).last_hidden_state.shape == (3, 20, 24)
+    ours, theirs, masked_ones = (
+        model(input_ids=ids).last_hidden_state
+        for model in (student, small.model, with_masks(small, kept))
+    )
+    torch.testing.assert_close(ours, masked_ones, atol=1e-5, rtol=0)
+    assert not torch.allclose(ours, theirs, atol=1e-3)
 
 
 def test_a_model_of_its_teachers_width_is_its_teacher(small: Small) -> None:
