@@ -5,6 +5,7 @@ imports PyTorch, and forks such a process for each name of a job file that it re
 """
 
 import gc
+import inspect
 import json
 import os
 import resource
@@ -85,10 +86,11 @@ def load_torch(path: Path, threads: int) -> tuple[Callable[[Row], Any], float]:
     start = time.perf_counter()
     model = load_model(path)
     load_ms = 1000 * (time.perf_counter() - start)
+    read = inspect.signature(model.forward).parameters
 
     def run(row: Row) -> Any:
         with torch.inference_mode():
-            return model(**{name: torch.tensor([ids]) for name, ids in row.items()})
+            return model(**{name: torch.tensor([ids]) for name, ids in row.items() if name in read})
 
     return run, load_ms
 

@@ -10,7 +10,7 @@ import onnx
 import torch
 from datasets import Dataset
 from onnx.external_data_helper import uses_external_data
-from optimum.exporters.onnx import onnx_export_from_model
+from optimum.exporters.onnx import OnnxConfig, onnx_export_from_model
 from optimum.exporters.onnx.model_configs import BertOnnxConfig, DistilBertOnnxConfig
 from optimum.exporters.tasks import TasksManager
 from optimum.utils import logging
@@ -24,6 +24,7 @@ from distill_core.heads import Head
 from distill_core.plan import LARGEST_FILE
 from distill_core.runtime import answer_row
 from distill_core.session import open_session
+from distill_core.teacher import knows_segments
 
 PARITY_TOLERANCE = 1e-3
 """Largest difference of a logit: fp32 sums in another order differ by some 1e-6 a layer."""
@@ -49,7 +50,7 @@ def export_onnx(
     Raises:
         ExportError: the file is invalid or has weights beside it, or answers otherwise than the model.
     """
-    export_whole(model, head, opset, path)
+    export_whole(model, head, opset, path, segments="token_type_ids" in rows.column_names)
     check_one_file(path)
     _leave_out_what_no_text_needs(path)
     try:
@@ -70,7 +71,9 @@ def export_onnx(
     }
 
 
-def export_whole(model: PreTrainedModel, head: Head, opset: int, path: Path) -> None:
+def export_whole(
+    model: PreTrainedModel, head: Head, opset: int, path: Path, segments: bool
+) -> None:
     """Write what optimum writes: all that the model computes, whether its head reads it or not.
 
     Args:
@@ -78,6 +81,7 @@ def export_whole(model: PreTrainedModel, head: Head, opset: int, path: Path) -> 
         head: names the ONNX task.
         opset: ONNX operator set.
         path: where the file goes, ending in .onnx.
+        segments: whether texts come with them, token_type_ids, for a model that reads them.
     """
     logging.set_verbosity_error()
     _teach_exporter(model, head)
@@ -90,6 +94,7 @@ def export_whole(model: PreTrainedModel, head: Head, opset: int, path: Path) -> 
             path.parent,
             opset=opset,
             task=head.onnx_task,
+            custom_onnx_configs=_with_segments(model, head) if segments else None,
             do_validation=False,
         )
     exported = path.parent / "model.onnx"
@@ -102,9 +107,21 @@ def _teach_exporter(model: PreTrainedModel, head: Head) -> None:
     family = model.config.model_type
     if family in TasksManager.get_supported_model_type_for_task(head.onnx_task, "onnx"):
         return
-    segments = "token_type_ids" in inspect.signature(model.forward).parameters
-    nearest = BertOnnxConfig if segments else DistilBertOnnxConfig
+    nearest = BertOnnxConfig if _reads_segments(model) else DistilBertOnnxConfig
     TasksManager.create_register("onnx")(family, head.onnx_task)(nearest)
+
+
+def _with_segments(model: PreTrainedModel, head: Head) -> dict[str, OnnxConfig] | None:
+    """Return how a model with segments is exported if optimum leaves them out, as it does RoBERTa's."""
+    make = TasksManager.get_exporter_config_constructor("onnx", model=model, task=head.onnx_task)
+    if not _reads_segments(model) or "token_type_ids" in make(model.config).inputs:
+        return None
+    return {"model": BertOnnxConfig(model.config, task=head.onnx_task)}
+
+
+def _reads_segments(model: PreTrainedModel) -> bool:
+    takes = "token_type_ids" in inspect.signature(model.forward).parameters
+    return takes and knows_segments(model.config.to_dict())
 
 
 def _leave_out_what_no_text_needs(path: Path) -> None:

@@ -191,13 +191,19 @@ def make_plan(pipeline: Pipeline, teacher: ModelDescription, splits: Splits) -> 
         "data": {
             "rows": {name: len(rows) for name, rows in splits.named().items()},
             "evaluation_split": splits.evaluation,
-            "notes": [*splits.notes, *note_copies(augment, copies)],
+            "notes": [*splits.notes, *note_copies(augment, copies), *_note_windows(teacher.head)],
         },
         "student": student,
         "steps": _count_steps(pipeline, teacher.head, splits, copies),
         "targets": [_of_target(target, student["parameters"]) for target in pipeline.rows],
         "gate": pipeline.limits.model_dump(mode="json"),
     }
+
+
+def _note_windows(head: Head) -> list[str]:
+    if not head.has_windows:
+        return []
+    return ["train: a longer text than data.max_length is several rows, and makes more steps"]
 
 
 def _of_teacher(source: str, teacher: ModelDescription) -> dict[str, Any]:

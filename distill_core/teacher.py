@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -193,6 +194,11 @@ def new_like(model: "PreTrainedModel", config: "PretrainedConfig") -> "PreTraine
     return other
 
 
+def knows_segments(config: Mapping[str, Any]) -> bool:
+    """Tell whether a model of this config tells the second of two texts from the first by token_type_ids."""
+    return int(config.get("type_vocab_size", 2)) > 1
+
+
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
     """Load the tokenizer of a model folder, as the Rust one that writes tokenizer.json.
 
@@ -202,8 +208,12 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_fast=True
         )
     except Exception as error:  # tokenizers raises that very class for a file it cannot read
         raise TeacherError(f"{folder}: its tokenizer cannot be read: {error}") from error
+    if not knows_segments(_read_config(folder)):  # KLUE's RoBERTa has BERT's tokenizer
+        names = tokenizer.model_input_names
+        tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
+    return tokenizer

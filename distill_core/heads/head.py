@@ -36,6 +36,8 @@ class Head(ABC):
     needs_pair: ClassVar[bool] = False
     encoded_rows: ClassVar[int] = 1
     """How many encoded rows a row becomes, if its texts are not too long."""
+    has_windows: ClassVar[bool] = False
+    """Whether of a text that is too long several rows are made, in place of cutting it."""
     label_column: ClassVar[str | None]
     """Key of data.columns that holds the labels; None where the texts alone say what is right."""
     label_type: ClassVar[pa.DataType | None] = None

@@ -40,6 +40,7 @@ class QuestionAnswering(Head):
     auto_class = "AutoModelForQuestionAnswering"
     onnx_task = "question-answering"
     main_metric = "f1"
+    has_windows = True
     text_columns = ("question", "context")
     label_column = "answers"
     label_type = pa.struct({"text": pa.list_(pa.string()), "answer_start": pa.list_(pa.int64())})

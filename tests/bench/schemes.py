@@ -98,7 +98,7 @@ class _Student:
     def export_with_optimum(self, folder: Path) -> Path:
         """Return the file that optimum's own quantizer would be given."""
         model = load_model(latest_stage(self.stages, "student", "packed") / "model")
-        export_whole(model, self.head, OPSET, folder / "model.onnx")
+        export_whole(model, self.head, OPSET, folder / "model.onnx", segments=True)
         return folder / "model.onnx"
 
     def score(self, file: Path) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def export_small(tiny_bert: Path, tmp_path: Path) -> Any:
     def make(family: str, kind: str, task: str) -> onnx.ModelProto:
         saved = save_small(family, kind, load_tokenizer(tiny_bert), tmp_path / "model")
         classes = HEADS[task](("negative", "positive"))
-        export_whole(load_model(saved), classes, OPSET, tmp_path / "model.onnx")
+        export_whole(load_model(saved), classes, OPSET, tmp_path / "model.onnx", segments=False)
         return onnx.load(tmp_path / "model.onnx")
 
     return make

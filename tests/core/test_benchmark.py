@@ -19,6 +19,7 @@ from distill_core.benchmark import (
 )
 from distill_core.errors import RunError
 from distill_core.verifiers import wasm_timer
+from tests.core.family_models import save_small
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,13 @@ def test_model_that_cannot_be_loaded_is_named_with_the_reason(kind, reason, tmp_
     broken.write_bytes(b"not a model") if kind == "onnx" else broken.mkdir()
     with pytest.raises(RunError, match=rf"benchmark of mine \(.*broken\) failed: .*{reason}"):
         time_models([Subject("mine", kind, broken)], rows["validation"].select([0]).to_list())
+
+
+def test_a_model_is_not_given_segments_that_it_does_not_read(tokenizer, tmp_path, rows):
+    model = save_small("distilbert", "ForSequenceClassification", tokenizer, tmp_path)
+    row = rows["validation"].select([0]).to_list()
+    assert "token_type_ids" in row[0]
+    assert time_models([Subject("mine", "torch", model)], row, rounds=1)["mine"].p50_ms > 0
 
 
 def test_a_file_is_timed_in_wasm_as_it_is_natively(exported, tmp_path, rows):

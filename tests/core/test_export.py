@@ -5,7 +5,7 @@ import copy
 import onnx
 import pytest
 import torch
-from transformers import BertTokenizerFast
+from datasets import Dataset
 
 from distill_core.errors import ExportError
 from distill_core.export import check_one_file, export_onnx, parity, signature
@@ -14,6 +14,7 @@ from distill_core.session import open_session
 from distill_core.student import build_student
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model
+from tests.conftest import TEXTS
 from tests.core.family_models import save_small
 
 
@@ -84,22 +85,26 @@ def test_weights_beside_the_file_are_an_error(exported, tmp_path):
     check_one_file(exported)
 
 
+@pytest.mark.parametrize("marked", [True, False])
 @pytest.mark.parametrize(
-    ("family", "segments"),
+    ("family", "reads"),
     [
         ("bert", True),
         ("electra", True),
-        ("roberta", False),
+        ("roberta", True),  # optimum leaves them out, of this and of the next
+        ("big_bird", True),
         ("distilbert", False),
         ("mpnet", False),
     ],
 )
-def test_segments_are_an_input_only_where_the_model_reads_them(
-    family, segments, tiny_bert, head, tmp_path, rows
+def test_segments_are_an_input_where_the_model_reads_them_and_texts_have_them(
+    family, reads, marked, tokenizer, head, tmp_path
 ):
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if segments else [])]
-    tokenizer = BertTokenizerFast.from_pretrained(tiny_bert, model_input_names=names)
-    save_small(family, head.architecture_suffix, tokenizer, tmp_path / "model")
-    file = tmp_path / "model.onnx"
-    facts = export_onnx(load_model(tmp_path / "model"), head, rows["validation"], OPSET, file)
+    if family in ("bert", "electra") and not marked:
+        pytest.skip("texts of these families always have them")
+    pairs = tokenizer(TEXTS[:8], TEXTS[3:11], return_token_type_ids=marked)
+    rows = Dataset.from_dict(dict(pairs)).add_column("length", [len(t) for t in pairs.input_ids])
+    model = load_model(save_small(family, head.architecture_suffix, tokenizer, tmp_path / "model"))
+    facts = export_onnx(model, head, rows, OPSET, tmp_path / "model.onnx")
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if reads and marked else [])]
     assert [entry["name"] for entry in facts["inputs"]] == names

@@ -165,6 +165,16 @@ def test_the_tokenizer_is_the_one_that_transformers_loads(
     assert ours("The plot was unheard of").input_ids == theirs("The plot was unheard of").input_ids
 
 
+def test_texts_have_no_segments_where_the_teacher_knows_one(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    sizes = {"vocab_size": 79, "type_vocab_size": 1}
+    tokenizer = load_tokenizer(tiny_bert)
+    assert "token_type_ids" in tokenizer("film", "plot")
+    folder = save_small("roberta", "ForSequenceClassification", tokenizer, tmp_path, **sizes)
+    assert set(load_tokenizer(folder)("film", "plot")) == {"input_ids", "attention_mask"}
+
+
 # Refusals
 
 
