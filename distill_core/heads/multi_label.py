@@ -29,7 +29,14 @@ class MultiLabelClassification(TextHead):
         return problem_type == "multi_label_classification"
 
     def read_labels(self, values: Collection[Any], where: str) -> Iterator[NDArray[np.float32]]:
-        """Turn lists of names or numbers of classes into 0 and 1 for each class."""
+        """Turn lists of names or numbers of classes into 0 and 1 for each class.
+
+        A column in which every list has as many entries as there are classes, all 0 or 1, is taken for
+        what it would become: transformers' own form of these labels.
+        """
+        if all(self._has_entry_for_each_class(named) for named in values):
+            yield from (np.asarray(named, dtype=np.float32) for named in values)
+            return
         numbers = {name: number for number, name in enumerate(self.labels)}
         for row, named in enumerate(values):
             if not isinstance(named, list):
@@ -39,6 +46,10 @@ class MultiLabelClassification(TextHead):
             labels = np.zeros(len(self.labels), dtype=np.float32)
             labels[[class_number(value, numbers, f"{where}: row {row}") for value in named]] = 1
             yield labels
+
+    def _has_entry_for_each_class(self, named: Any) -> bool:
+        fits = isinstance(named, list) and len(named) == len(self.labels)
+        return fits and all(entry in (0, 1) for entry in named)
 
     def soft_loss(
         self,

@@ -74,8 +74,20 @@ def test_several_labels_are_lists_of_names_or_numbers() -> None:
     assert np.stack([*labels]).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
 
 
+@pytest.mark.parametrize("kind", [int, float, bool])
+def test_several_labels_may_stand_as_0_and_1_for_each_class(kind: type) -> None:
+    ones = [[1, 0, 1], [0, 0, 0], [0, 1, 1]]
+    labels = TOPICS.read_labels([[kind(one) for one in row] for row in ones], "train")
+    assert np.stack([*labels]).tolist() == ones
+
+
 @pytest.mark.parametrize(
-    ("values", "says"), [(["good"], "accepted: a list"), ([["ugly"]], "'ugly'")]
+    ("values", "says"),
+    [
+        (["good"], "accepted: a list"),
+        ([["ugly"]], "'ugly'"),
+        ([[1.0, 0.0, 1.0], [0.5, 0.0, 0.0]], "1.0"),
+    ],
 )
 def test_what_is_no_list_of_labels_is_refused(values: list[Any], says: str) -> None:
     with pytest.raises(DataError, match=f"train: row 0 .*{says}"):
