@@ -20,7 +20,7 @@ from distill_core.checkpoint import Checkpoint
 from distill_core.errors import TrainingError
 from distill_core.evaluation import model_logits, read_labels, score
 from distill_core.job import Job, StepRecord
-from distill_core.mode import Mode, ModeChoice
+from distill_core.mode import Mode, ModeChoice, autocast
 from distill_core.schedule import Numbered, epochs
 from distill_core.step import ADVICE, Learner, now_ms
 from distill_core.teacher_outputs import TeacherOutputs
@@ -171,7 +171,8 @@ class _Run:
         return any(record.epoch == epoch for record in self.trained.epochs)
 
     def _validate(self, epoch: int) -> None:
-        validation = _validate(self.model, self.job, epoch, self.trained)
+        with autocast(self.trained.choice.mode.precision, self.accelerator.device):
+            validation = _validate(self.model, self.job, epoch, self.trained)
         self.model.train(self.learner.teaching.dropout)
         if validation.best:
             self.best_state = {n: tensor.clone() for n, tensor in self.model.state_dict().items()}

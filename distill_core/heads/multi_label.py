@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from distill_core.errors import DataError
 from distill_core.heads.scores import Labels, f1, sum_by_row
-from distill_core.heads.sequence_classification import class_number
+from distill_core.heads.sequence_classification import Classes
 from distill_core.heads.text_head import TextHead
 
 
@@ -37,14 +37,14 @@ class MultiLabelClassification(TextHead):
         if all(self._has_entry_for_each_class(named) for named in values):
             yield from (np.asarray(named, dtype=np.float32) for named in values)
             return
-        numbers = {name: number for number, name in enumerate(self.labels)}
+        classes = Classes(self.labels)
         for row, named in enumerate(values):
             if not isinstance(named, list):
                 raise DataError(
                     f"{where}: row {row} has {named!r}; accepted: a list of labels, which may be empty"
                 )
             labels = np.zeros(len(self.labels), dtype=np.float32)
-            labels[[class_number(value, numbers, f"{where}: row {row}") for value in named]] = 1
+            labels[[classes.number(value, f"{where}: row {row}") for value in named]] = 1
             yield labels
 
     def _has_entry_for_each_class(self, named: Any) -> bool:

@@ -1,6 +1,7 @@
 """One label for each text, or for each pair of texts."""
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,10 @@ class SequenceClassification(TextHead):
 
     def read_labels(self, values: Collection[Any], where: str) -> NDArray[np.int64]:
         """Turn whole numbers from 0, or names of classes, into class numbers."""
-        numbers = {name: number for number, name in enumerate(self.labels)}
+        classes = Classes(self.labels)
         labels = np.empty(len(values), dtype=np.int64)
         for row, value in enumerate(values):
-            labels[row] = class_number(value, numbers, f"{where}: row {row}")
+            labels[row] = classes.number(value, f"{where}: row {row}")
         if len(np.unique(labels)) < 2:
             raise DataError(f"{where}: all rows have one label, so there is nothing to tell apart")
         return labels
@@ -85,22 +86,42 @@ class SequenceClassification(TextHead):
         return self.labels[int(logits.argmax())]
 
 
-def class_number(value: Any, numbers: dict[str, int], where: str) -> int:
-    """Return the number of a class, given as number or name.
+class Classes:
+    """The classes of a teacher, found by number or by name."""
 
-    Args:
-        value: as it stands in the data set.
-        numbers: of the classes, by name.
-        where: file, column and row, for the message.
+    def __init__(self, labels: Sequence[str]) -> None:
+        """Keep their names.
 
-    Raises:
-        DataError: there is no such class.
-    """
-    number: Any = numbers.get(value) if isinstance(value, str) else value
-    whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
-    if not whole or not 0 <= number < len(numbers):
-        raise DataError(
-            f"{where} has the label {value!r}; accepted: 0 to {len(numbers) - 1}, or one of "
-            f"{', '.join(list(numbers)[:8])}{' …' if len(numbers) > 8 else ''}"
-        )
-    return int(number)
+        Args:
+            labels: in the order of their numbers.
+        """
+        self._labels = labels
+        self._numbers = {name: number for number, name in enumerate(labels)}
+        shared = Counter(name.lower() for name in labels)
+        self._in_lower_case = {
+            name.lower(): number
+            for name, number in self._numbers.items()
+            if shared[name.lower()] == 1
+        }
+
+    def number(self, value: Any, where: str) -> int:
+        """Return the number of a class, given as number or name, in capitals or not.
+
+        Args:
+            value: as it stands in the data set.
+            where: file, column and row, for the message.
+
+        Raises:
+            DataError: there is no such class.
+        """
+        number: Any = self._of_name(value) if isinstance(value, str) else value
+        whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+        if not whole or not 0 <= number < len(self._labels):
+            raise DataError(
+                f"{where} has the label {value!r}; accepted: 0 to {len(self._labels) - 1}, or one of "
+                f"{', '.join(self._labels[:8])}{' …' if len(self._labels) > 8 else ''}"
+            )
+        return int(number)
+
+    def _of_name(self, name: str) -> int | None:
+        return self._numbers.get(name, self._in_lower_case.get(name.lower()))

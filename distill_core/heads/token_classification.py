@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from distill_core.errors import DataError
 from distill_core.heads.head import Head
 from distill_core.heads.scores import Labels, f1
-from distill_core.heads.sequence_classification import class_number
+from distill_core.heads.sequence_classification import Classes
 
 NOT_COUNTED = -100
 """Of tokens that no word starts with; torch's cross entropy leaves this label out by default."""
@@ -43,9 +43,9 @@ class TokenClassification(Head):
 
     def read_labels(self, values: Collection[Any], where: str) -> Iterator[list[int]]:
         """Turn lists of numbers or names of classes into class numbers."""
-        numbers = {name: number for number, name in enumerate(self.labels)}
+        classes = Classes(self.labels)
         for row, tags in enumerate(values):
-            yield [class_number(value, numbers, f"{where}: row {row}") for value in tags or ()]
+            yield [classes.number(value, f"{where}: row {row}") for value in tags or ()]
 
     def check_rows(
         self, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str | None], where: str

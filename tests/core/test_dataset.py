@@ -104,6 +104,7 @@ def class_labels(folder: Path, names: Sequence[str]) -> None:
         (("positive", "negative"), ("negative", "positive"), [1 - label for label in LABELS]),
         (("0", "1"), ("negative", "positive"), LABELS),
         (("bad", "good"), ("LABEL_0", "LABEL_1"), LABELS),
+        (("positive", "negative"), ("NEGATIVE", "POSITIVE"), [1 - label for label in LABELS]),
     ],
 )
 def test_named_classes_are_matched_by_name_unless_one_side_has_no_names(

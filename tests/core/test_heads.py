@@ -34,7 +34,15 @@ def test_labels_are_numbers_or_names_or_both() -> None:
     assert labels.dtype == np.int64
 
 
-@pytest.mark.parametrize("label", [3, -1, "Positive", "", "0", None, 1.0, True, [0]])
+def test_names_may_be_in_capitals_where_no_two_classes_differ_by_them_alone() -> None:
+    assert HEAD.read_labels(["NEGATIVE", "Positive"], "train").tolist() == [0, 2]
+    alike = SequenceClassification(("us", "US", "them"))
+    assert alike.read_labels(["US", "us", "Them"], "train").tolist() == [1, 0, 2]
+    with pytest.raises(DataError, match="'Us'"):
+        alike.read_labels(["us", "Us"], "train")
+
+
+@pytest.mark.parametrize("label", [3, -1, "positiv", "", "0", None, 1.0, True, [0]])
 def test_a_label_that_is_no_class_is_named_with_its_row(label: object) -> None:
     with pytest.raises(DataError) as caught:
         HEAD.read_labels([0, 1, label], "train: column label")
