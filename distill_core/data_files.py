@@ -2,10 +2,13 @@
 
 import glob
 import os
+import re
+from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
@@ -44,7 +47,7 @@ def data_fingerprint(source: DataSource) -> str:
     """
     if is_folder(source):
         folder = Path(source.source)
-        return files_digest(split_files(folder).values(), folder)
+        return files_digest(chain.from_iterable(split_files(folder).values()), folder)
     try:
         return str(HfApi().dataset_info(source.source).sha)
     except RepositoryNotFoundError:
@@ -70,7 +73,7 @@ def load_splits(source: DataSource) -> DatasetDict:
     try:
         if is_folder(source):
             files = split_files(Path(source.source))
-            return DatasetDict({name: load_file(path) for name, path in files.items()})
+            return DatasetDict({name: _load_files(paths) for name, paths in files.items()})
         # Asked first: datasets would try a hub that is down for half a minute, and say so six times.
         commit = data_fingerprint(source)
         loaded = load_dataset(source.source, source.config, revision=commit)
@@ -101,19 +104,20 @@ def _not_found(source: DataSource) -> str:
     )
 
 
-def split_files(folder: Path) -> dict[str, Path]:
-    """Return the file of each split in a folder.
+def split_files(folder: Path) -> dict[str, list[Path]]:
+    """Find the files of each split in a folder: one, or all that the hub would make of it.
 
     Raises:
-        DataError: no folder, no train split, or a split in two formats.
+        DataError: no folder, no train split, a split in two formats, or one without some of its files.
     """
     if not folder.is_dir():
         raise DataError(f"data.source: {folder} is not a folder")
-    files: dict[str, Path] = {}
+    files: dict[str, list[Path]] = {}
     for name in SPLITS:
-        found = [path for ending in FORMATS if (path := folder / f"{name}.{ending}").is_file()]
+        found = [[path] for ending in FORMATS if (path := folder / f"{name}.{ending}").is_file()]
+        found += filter(None, (_shards(folder, name, ending) for ending in FORMATS))
         if len(found) > 1:
-            both = " and ".join(path.name for path in found)
+            both = " and ".join(paths[0].name for paths in found)
             raise DataError(f"data.source: {folder} holds {both}; keep one file a split")
         if found:
             files[name] = found[0]
@@ -123,6 +127,28 @@ def split_files(folder: Path) -> dict[str, Path]:
             f"data.source: {folder}: no train.parquet, train.jsonl or train.csv; the folder holds {there}"
         )
     return files
+
+
+def _shards(folder: Path, split: str, ending: str) -> list[Path]:
+    """Return the files train-00000-of-00002.parquet and its like, as the hub names parts of a split."""
+    named = re.compile(rf"{split}-\d+-of-(\d+)\.{ending}")
+    counts = {path: int(m[1]) for path in folder.iterdir() if (m := named.fullmatch(path.name))}
+    shards = sorted(counts)
+    if shards and set(counts.values()) != {len(shards)}:
+        raise DataError(
+            f"data.source: {folder}: {', '.join(path.name for path in shards[:4])}"
+            f"{' …' if len(shards) > 4 else ''}: {len(shards)} files are there; accepted: as many as each "
+            "name says"
+        )
+    return shards
+
+
+def _load_files(paths: Sequence[Path]) -> Dataset:
+    parts = [load_file(path) for path in paths]
+    try:
+        return concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    except ValueError as error:
+        raise DataError(f"{paths[0]} and what follows it: columns are unlike: {error}") from None
 
 
 def load_file(path: Path) -> Dataset:

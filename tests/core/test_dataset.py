@@ -65,6 +65,42 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
     assert (splits.test, splits.notes, splits.evaluation) == (None, (), "validation")
 
 
+@pytest.mark.parametrize("ending", ["parquet", "jsonl", "csv"])
+def test_a_split_may_stand_in_parts_as_on_the_hub(tmp_path: Path, ending: str) -> None:
+    for part in (0, 1, 2):
+        of_part = slice(part * 15, part * 15 + 15)
+        name = f"train-{part:05}-of-00003.{ending}"
+        write(tmp_path, name, SENTENCES[of_part], LABELS[of_part])
+    write(tmp_path, f"validation-00000-of-00001.{ending}", OTHERS, LABELS[:4])
+    splits = read(tmp_path)
+    assert splits.train[:] == {"text": SENTENCES, "label": LABELS}
+    assert splits.validation[:] == {"text": OTHERS, "label": LABELS[:4]}
+    digest = data_fingerprint(DataSource(source=str(tmp_path)))
+    (tmp_path / f"train-00002-of-00003.{ending}").unlink()
+    says = "DATA: train-00000-of-00003.{0}, train-00001-of-00003.{0}: 2 files are there; accepted: as many"
+    assert says.format(ending) in refusal(tmp_path)
+    for part in (0, 1):
+        path = tmp_path / f"train-{part:05}-of-00003.{ending}"
+        path.rename(path.with_name(path.name.replace("-of-00003", "-of-00002")))
+    assert len(read(tmp_path).train) == 30
+    assert data_fingerprint(DataSource(source=str(tmp_path))) != digest
+
+
+def test_parts_of_unlike_columns_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "train-00000-of-00002.parquet")
+    write(tmp_path, "train-00001-of-00002.parquet", labels=[str(label) for label in LABELS])
+    assert "train-00000-of-00002.parquet and what follows it: columns are unlike" in refusal(
+        tmp_path
+    )
+
+
+def test_a_split_in_parts_and_whole_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "train.csv")
+    write(tmp_path, "train-00000-of-00001.parquet")
+    message = "DATA holds train.csv and train-00000-of-00001.parquet; keep one file a split"
+    assert message in refusal(tmp_path)
+
+
 def test_each_split_may_have_a_format_of_its_own(tmp_path: Path) -> None:
     write(tmp_path, "train.parquet")
     write(tmp_path, "validation.csv")
