@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
@@ -20,6 +20,8 @@ from distill_core.files import files_digest
 from distill_core.pipeline_file import looks_like_path
 
 SPLITS = ("train", "validation", "test")
+_ALSO_CALLED = {"validation": ("valid", "val", "dev", "validation_matched")}
+"""What other people call a split; the last is MNLI's, whose other one is of other sources than train."""
 FORMATS = {
     # pyarrow would otherwise read the whole file ahead.
     "parquet": partial(
@@ -94,7 +96,12 @@ def load_splits(source: DataSource) -> DatasetDict:
         raise DataError(
             f"data.source: {source.source} has the splits {', '.join(loaded)}, no train"
         )
-    return loaded
+    called = {name: [n for n in _names(name) if n in loaded] for name in SPLITS}
+    return DatasetDict({name: loaded[names[0]] for name, names in called.items() if names})
+
+
+def _names(split: str) -> tuple[str, ...]:
+    return (split, *_ALSO_CALLED.get(split, ()))
 
 
 def _not_found(source: DataSource) -> str:
@@ -114,8 +121,9 @@ def split_files(folder: Path) -> dict[str, list[Path]]:
         raise DataError(f"data.source: {folder} is not a folder")
     files: dict[str, list[Path]] = {}
     for name in SPLITS:
-        found = [[path] for ending in FORMATS if (path := folder / f"{name}.{ending}").is_file()]
-        found += filter(None, (_shards(folder, name, ending) for ending in FORMATS))
+        called = list(product(_names(name), FORMATS))
+        found = [[path] for n, ending in called if (path := folder / f"{n}.{ending}").is_file()]
+        found += filter(None, (_shards(folder, n, ending) for n, ending in called))
         if len(found) > 1:
             both = " and ".join(paths[0].name for paths in found)
             raise DataError(f"data.source: {folder} holds {both}; keep one file a split")

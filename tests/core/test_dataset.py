@@ -86,6 +86,19 @@ def test_a_split_may_stand_in_parts_as_on_the_hub(tmp_path: Path, ending: str) -
     assert data_fingerprint(DataSource(source=str(tmp_path))) != digest
 
 
+@pytest.mark.parametrize(
+    "name", ["valid.csv", "val.jsonl", "dev.parquet", "dev-00000-of-00001.csv"]
+)
+def test_validation_may_have_another_name(tmp_path: Path, name: str) -> None:
+    write(tmp_path, "train.parquet")
+    write(tmp_path, name, OTHERS, LABELS[:4])
+    splits = read(tmp_path)
+    assert splits.validation["text"][:] == OTHERS
+    assert splits.notes == ()
+    write(tmp_path, "validation.csv")
+    assert "holds validation.csv and" in refusal(tmp_path)
+
+
 def test_parts_of_unlike_columns_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "train-00000-of-00002.parquet")
     write(tmp_path, "train-00001-of-00002.parquet", labels=[str(label) for label in LABELS])
