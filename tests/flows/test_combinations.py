@@ -209,6 +209,52 @@ COMBINATIONS = {
         },
         ("int8-fused-reduced-range", "weights-4-bits"),
     ),
+    "spans by fewer tokens": Combination(
+        "question-answering",
+        "bert",
+        {
+            "student": {"vocabulary": "auto", "layers": "bottom"},
+            "data": {"unlabelled": UNLABELLED},
+            "losses": {"task": {"from": 0.0, "to": 2.0}, "relation": 0.5},
+            "graph": {"answer": "span", "inputs": "int32"},
+        },
+        ("int8-of-4-bits", "int8-fused"),
+    ),
+    "vectors by packed words": Combination(
+        "sentence-embeddings",
+        "xlm-roberta",
+        {
+            "student": {"packed_words": "after", "layers": "top", "vocabulary": "auto"},
+            "data": {"unlabelled": UNLABELLED, "augment": 1},
+            "losses": {"hidden_layers": "uniform", "cosine": 0.0, "hidden": 1.0},
+            "graph": {"ort_format": True, "length": 16},
+        },
+        ("int8-of-3-bits-web", "int8-embeddings-of-4-bits-web"),
+        like="web-wasm",
+        sizes=LARGE_WORDS,
+    ),
+    "several labels of a narrow ELECTRA, packed after": Combination(
+        "multi-label-classification",
+        "electra",
+        {
+            "student": {"hidden_size": 48, "heads": 3, "packed_words": "after"},
+            "data": {"unlabelled": UNLABELLED},
+            "training": {"unlabelled": "first", "patience": 1},
+            "baseline": True,
+        },
+        ("int8-of-4-bits-reduced-range", "weights-4-bits"),
+        sizes={**LARGE_WORDS, "embedding_size": 80},
+    ),
+    "words of a masked text with sparse attention": Combination(
+        "masked-language-modelling",
+        "big_bird",
+        {
+            "student": {"layers": "search", "vocabulary": "auto"},
+            "losses": {"attention": 0.5, "hidden_layers": [2, 4]},
+            "baseline": True,
+        },
+        ("int8-embeddings-8-bits", "fp16"),
+    ),
 }
 IN_CI = {"spans of a narrow ELECTRA", "telling texts of a tagger with sparse attention"}
 

@@ -118,6 +118,16 @@ def test_data_set_on_the_hub_is_read_at_one_commit(hub_cli, hub, desk):
     assert all(commit in request for request in files)
 
 
+def test_validation_of_a_data_set_on_the_hub_may_have_another_name(hub_cli, hub, desk):
+    parts = desk.folder / "pairs" / "data"
+    parts.mkdir(parents=True)
+    for split, called in (("train", "train"), ("validation", "validation_matched")):
+        shutil.copy(desk.data / f"{split}.parquet", parts / f"{called}-00000-of-00001.parquet")
+    hub.push("datasets/ann/reviews", parts.parent)
+    plan = hub_cli.json("check", desk.pipeline_file, *DATA)["data"]
+    assert (plan["rows"], plan["notes"]) == ({"train": 120, "validation": 30}, [])
+
+
 @pytest.mark.faults
 @pytest.mark.slow
 def test_run_waits_for_a_hub_that_is_overloaded_and_watch_sees_no_change(
