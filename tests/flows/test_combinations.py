@@ -249,7 +249,7 @@ COMBINATIONS = {
         "masked-language-modelling",
         "big_bird",
         {
-            "student": {"layers": "search", "vocabulary": "auto"},
+            "student": {"layers": "search"},
             "losses": {"attention": 0.5, "hidden_layers": [2, 4]},
             "baseline": True,
         },
@@ -342,5 +342,4 @@ def test_what_is_seldom_asked_for_together_is_made_as_planned(
     if not longer:
         assert report["training"]["steps"] == plan["steps"]
     for artifact in report["artifacts"]:
-        assert artifact["agreement"] > 0
         assert run_cli.json("verify", output / "bundles" / artifact["target"])["passed"]
