@@ -68,7 +68,9 @@ class Teaching:
         depth = student.config.num_hidden_layers
         their_depth = depth if teacher is None else teacher.config.num_hidden_layers
         self._first_token_maps = self._find_first_token_maps()
-        rule, alone = job.weights.hidden_layers, bool(self._first_token_maps)
+        # Without a teacher nothing is aligned, and an explicit rule numbers layers that are not there.
+        rule = "auto" if teacher is None else job.weights.hidden_layers
+        alone = bool(self._first_token_maps)
         pairs = map_layers(depth, their_depth, rule, alone)
         self._aligned, self._their_layers = zip(*pairs, strict=True)
 

@@ -92,6 +92,18 @@ def test_student_and_teacher_are_left_as_they_were(
         assert not model.get_input_embeddings().sparse
 
 
+@pytest.mark.parametrize("layers", [(2, 4), "uniform"])
+def test_without_a_teacher_it_is_all_one_which_of_its_layers_are_aligned(
+    student: PreTrainedModel, job: Any, layers: Any
+) -> None:
+    weights = LossWeights(hidden_layers=layers)
+    found, expected = (
+        [record.total for record in run(student, None, job(w, max_steps=5)).steps]
+        for w in (weights, LossWeights())
+    )
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_numbers_are_as_small_as_before_once_training_is_over(
     student: PreTrainedModel, job: Any
 ) -> None:
