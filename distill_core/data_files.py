@@ -119,32 +119,33 @@ def split_files(folder: Path) -> dict[str, list[Path]]:
     """
     if not folder.is_dir():
         raise DataError(f"data.source: {folder} is not a folder")
+    there = sorted(folder.iterdir())
     files: dict[str, list[Path]] = {}
     for name in SPLITS:
         called = list(product(_names(name), FORMATS))
         found = [[path] for n, ending in called if (path := folder / f"{n}.{ending}").is_file()]
-        found += filter(None, (_shards(folder, n, ending) for n, ending in called))
+        found += filter(None, (_shards(there, n, ending) for n, ending in called))
         if len(found) > 1:
             both = " and ".join(paths[0].name for paths in found)
             raise DataError(f"data.source: {folder} holds {both}; keep one file a split")
         if found:
             files[name] = found[0]
     if "train" not in files:
-        there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        holds = ", ".join(path.name for path in there) or "nothing"
         raise DataError(
-            f"data.source: {folder}: no train.parquet, train.jsonl or train.csv; the folder holds {there}"
+            f"data.source: {folder}: no train.parquet, train.jsonl or train.csv; the folder holds {holds}"
         )
     return files
 
 
-def _shards(folder: Path, split: str, ending: str) -> list[Path]:
+def _shards(there: Sequence[Path], split: str, ending: str) -> list[Path]:
     """Return the files train-00000-of-00002.parquet and its like, as the hub names parts of a split."""
     named = re.compile(rf"{split}-\d+-of-(\d+)\.{ending}")
-    counts = {path: int(m[1]) for path in folder.iterdir() if (m := named.fullmatch(path.name))}
-    shards = sorted(counts)
+    counts = {path: int(m[1]) for path in there if (m := named.fullmatch(path.name))}
+    shards = list(counts)
     if shards and set(counts.values()) != {len(shards)}:
         raise DataError(
-            f"data.source: {folder}: {', '.join(path.name for path in shards[:4])}"
+            f"data.source: {shards[0].parent}: {', '.join(path.name for path in shards[:4])}"
             f"{' …' if len(shards) > 4 else ''}: {len(shards)} files are there; accepted: as many as each "
             "name says"
         )

@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -190,9 +190,18 @@ class Case:
     columns: dict[str, Any]
     rows: dict[str, list[Any]]
 
+    def write(self, folder: Path, **splits: Sequence[int]) -> DataSource:
+        """Write a data set's folder, of the rows with these numbers."""
+        folder.mkdir()
+        for name, numbers in splits.items():
+            table = {key: [values[row] for row in numbers] for key, values in self.rows.items()}
+            pq.write_table(pa.table(table), folder / f"{name}.parquet")
+        return DataSource(source=str(folder), columns=Columns(**self.columns))
+
 
 _WORDS = [text.split() for text in TEXTS]
 _GOOD = [int(text.endswith(GOOD)) for text in TEXTS]
+ORDER = random.Random(0).sample(range(len(TEXTS)), k=len(TEXTS))
 _OTHERS = random.Random(1).sample(TEXTS, k=len(TEXTS))
 
 
@@ -316,13 +325,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 @pytest.fixture
 def splits(case: Case, tmp_path: Path) -> Splits:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    order = random.Random(0).sample(range(len(TEXTS)), k=len(TEXTS))
-    for name, part in (("train", order[:120]), ("validation", order[120:])):
-        table = {key: [values[row] for row in part] for key, values in case.rows.items()}
-        pq.write_table(pa.table(table), folder / f"{name}.parquet")
-    source = DataSource(source=str(folder), columns=Columns(**case.columns))
+    source = case.write(tmp_path / "data", train=ORDER[:120], validation=ORDER[120:])
     return read_dataset(source, case.head, seed=0)
 
 

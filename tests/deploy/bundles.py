@@ -3,14 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from distill_core.batches import open_tokenized, tokenize
 from distill_core.bundle import Artifact, Origin, assemble
-from distill_core.config import Columns, DataSource
 from distill_core.dataset import read_dataset
 from distill_core.export import export_onnx
 from distill_core.graph.shape import GraphShape
@@ -78,7 +75,7 @@ def make_bundle(
         folder: empty; the bundle is a folder in there.
     """
     case = TASKS[task]
-    rows = _rows(case, folder / "data")
+    rows = case.write(folder / "data", train=range(30), validation=range(30, 60))
     save_small(family, case.head.architecture_suffix, tokenizer, folder / "student", **case.config)
     splits = read_dataset(rows, case.head, seed=0)
     tokenize(splits, case.head, load_tokenizer(folder / "student"), MAX_LENGTH, folder / "rows")
@@ -95,11 +92,3 @@ def make_bundle(
     bundle.mkdir()
     assemble(artifact, origin, [case.head.texts(validation[0])], bundle)
     return bundle
-
-
-def _rows(case: Case, folder: Path) -> DataSource:
-    folder.mkdir()
-    for name, part in (("train", slice(0, 30)), ("validation", slice(30, 60))):
-        table = {key: values[part] for key, values in case.rows.items()}
-        pq.write_table(pa.table(table), folder / f"{name}.parquet")
-    return DataSource(source=str(folder), columns=Columns(**case.columns))

@@ -1,18 +1,15 @@
 """Heads, families and settings that are seldom together: the whole run of each, by the command line."""
 
 import json
-import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from distill_core.batches import open_tokenized, tokenize
-from distill_core.config import Columns, DataSource, TrainingSettings
+from distill_core.config import DataSource, TrainingSettings
 from distill_core.dataset import read_dataset
 from distill_core.job import Job
 from distill_core.loss_weights import LossWeights
@@ -21,6 +18,7 @@ from distill_core.teacher import load_model, load_tokenizer
 from distill_core.training import distill
 from tests.conftest import TEXTS
 from tests.core.family_models import save_small
+from tests.core.test_every_head import ORDER
 from tests.deploy.bundles import TASKS
 
 pytestmark = pytest.mark.integration
@@ -268,12 +266,7 @@ def combination(request: pytest.FixtureRequest) -> Combination:
 def pipeline_file(combination: Combination, tiny_bert: Path, tmp_path: Path) -> Path:
     """A fitted teacher, its rows and text without labels, and what is asked for."""
     case = TASKS[combination.task]
-    data = tmp_path / "data"
-    data.mkdir()
-    order = random.Random(0).sample(range(len(TEXTS)), k=len(TEXTS))
-    for name, part in (("train", order[:120]), ("validation", order[120:])):
-        table = {key: [values[row] for row in part] for key, values in case.rows.items()}
-        pq.write_table(pa.table(table), data / f"{name}.parquet")
+    source = case.write(tmp_path / "data", train=ORDER[:120], validation=ORDER[120:])
     lines = [json.dumps({"text": f"{text} and witty"}) for text in TEXTS[:60]]
     (tmp_path / UNLABELLED).write_text("\n".join(lines))
 
@@ -293,19 +286,18 @@ def pipeline_file(combination: Combination, tiny_bert: Path, tmp_path: Path) -> 
     }
     for key, value in combination.asked.items():
         document[key] = {**document.get(key, {}), **value} if isinstance(value, dict) else value
-    _fit_teacher(combination, document["data"]["columns"], tiny_bert, tmp_path)
+    _fit_teacher(combination, source, tiny_bert, tmp_path)
     file = tmp_path / "pipeline.yaml"
     file.write_text(yaml.safe_dump(document, sort_keys=False))
     return file
 
 
 def _fit_teacher(
-    combination: Combination, columns: dict[str, Any], tiny_bert: Path, folder: Path
+    combination: Combination, source: DataSource, tiny_bert: Path, folder: Path
 ) -> None:
     case, tokenizer = TASKS[combination.task], load_tokenizer(tiny_bert)
     suffix, sizes = case.head.architecture_suffix, {**case.config, **combination.sizes}
     start = save_small(combination.family, suffix, tokenizer, folder / "start", **sizes)
-    source = DataSource(source=str(folder / "data"), columns=Columns(**columns))
     splits = read_dataset(source, case.head, seed=0)
     tokenize(splits, case.head, load_tokenizer(start), MAX_LENGTH, folder / "teacher-rows")
     rows = open_tokenized(folder / "teacher-rows")
