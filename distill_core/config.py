@@ -50,8 +50,9 @@ class Columns(Section):
     """The text that holds the answer."""
     answers: str = "answers"
     """Right answers, as SQuAD has them: {text: [...], answer_start: [...]}, empty where there are none."""
-    choices: str = "choices"
-    """Texts of which one goes with `text`, as lists of strings; `label` is its number, from 0."""
+    choices: str | Annotated[tuple[str, ...], Field(min_length=2)] = "choices"
+    """Texts of which one goes with `text`: a column of lists, or one column for each, [ending0, ending1].
+    `label` is the right one's number, from 0, or its letter."""
 
 
 class DataSource(Section):
@@ -62,7 +63,9 @@ class DataSource(Section):
     config: str | None = None
     """The configuration of a hub data set that has several."""
     columns: Columns = Columns()
-    """Which columns hold what."""
+    """Which columns hold what; answers.text is the field `text` of the column `answers`."""
+    label_names: dict[str, str] = Field(default_factory=dict)
+    """What the data set calls a class: what the teacher calls it, for those that have two names."""
     unlabelled: str | None = None
     """More text, best of the kind that the student will read, a file with one example a line or a column:
     only the teacher speaks on it."""

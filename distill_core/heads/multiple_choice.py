@@ -1,6 +1,7 @@
 """Which of several texts goes with a text: the right ending, the right answer."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
@@ -36,14 +37,20 @@ class MultipleChoice(Head):
         return True
 
     def read_labels(self, values: Collection[Any], where: str) -> NDArray[np.int64]:
-        """Check that labels are whole numbers from 0."""
+        """Read labels that are whole numbers from 0, as such or as texts, or that are letters from A."""
+        numbers = np.empty(len(values), np.int64)
+        letters = None
         for row, value in enumerate(values):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            lettered = isinstance(value, str) and value in ascii_uppercase and len(value) == 1
+            letters = lettered if letters is None else letters
+            number = _number(value)
+            if number is None or lettered != letters:
                 raise DataError(
                     f"{where}: row {row} has the label {value!r}; accepted: the number of the right choice, "
-                    "from 0"
+                    "from 0, in every row, or its letter, from A"
                 )
-        return np.fromiter(values, np.int64, len(values))
+            numbers[row] = number
+        return numbers
 
     def check_rows(
         self, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str | None], where: str
@@ -125,6 +132,15 @@ class MultipleChoice(Head):
     def answer(self, logits: Float[np.ndarray, " choices"], row: Mapping[str, Any]) -> str:
         """Return the number of the choice, from 0."""
         return str(int(logits.argmax()))
+
+
+def _number(value: Any) -> int | None:
+    """Return which choice a label names, if it does."""
+    if isinstance(value, str):
+        letter = ascii_uppercase.find(value) if len(value) == 1 else -1
+        return letter if letter >= 0 else int(value) if value.isdecimal() else None
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and value >= 0 else None
 
 
 def _padding(name: str, tokenizer: Any) -> int:

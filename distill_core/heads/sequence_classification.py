@@ -120,8 +120,14 @@ class Classes:
             raise DataError(
                 f"{where} has the label {value!r}; accepted: 0 to {len(self._labels) - 1}, or one of "
                 f"{', '.join(self._labels[:8])}{' …' if len(self._labels) > 8 else ''}"
+                f"{self._hint(value)}"
             )
         return int(number)
+
+    def _hint(self, value: Any) -> str:
+        if not isinstance(value, str) or not value:
+            return ""
+        return f"; data.label_names: {{{value!r}: …}} says which of them it is"
 
     def _of_name(self, name: str) -> int | None:
         return self._numbers.get(name, self._in_lower_case.get(name.lower()))

@@ -56,7 +56,10 @@ _MB = 29.1
 _SMALLER = (
     _two_epochs(1280),
     _two_epochs(1728),
-    _once(f"2,176 neurons, words packed, {_MB} MB at most", 6_000, *_narrow(2176), at_most(_MB)),
+    *(
+        _once(f"{n:,} neurons, words packed, {_MB} MB at most", steps, *_narrow(n), at_most(_MB))
+        for n, steps in ((2176, 6_000), (2048, 8_000))
+    ),
     _once("five layers", 3_400, "student.layers=spread", "student.count=5"),
 )
 STUDENTS = {

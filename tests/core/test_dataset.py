@@ -16,7 +16,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from distill_core.config import Columns, DataSource
 from distill_core.data_files import data_fingerprint
 from distill_core.dataset import Splits, read_dataset
-from distill_core.errors import DataError, SourceUnreachable
+from distill_core.errors import ConfigError, DataError, SourceUnreachable
 from distill_core.heads.masked_language_modelling import MaskedLanguageModelling
 from distill_core.heads.sentence_embeddings import SentenceEmbeddings
 from distill_core.heads.sequence_classification import SequenceClassification
@@ -141,9 +141,9 @@ def test_labels_may_be_the_teachers_names(tmp_path: Path) -> None:
     assert read(tmp_path).train["label"][:] == LABELS
 
 
-def class_labels(folder: Path, names: Sequence[str]) -> None:
+def class_labels(folder: Path, names: Sequence[str], labels: Sequence[int] = LABELS) -> None:
     features = Features({"text": Value("string"), "label": ClassLabel(names=list(names))})
-    rows = Dataset.from_dict({"text": SENTENCES, "label": LABELS}, features=features)
+    rows = Dataset.from_dict({"text": SENTENCES, "label": list(labels)}, features=features)
     rows.to_parquet(folder / "train.parquet")
 
 
@@ -163,6 +163,36 @@ def test_named_classes_are_matched_by_name_unless_one_side_has_no_names(
     splits = read(tmp_path, SequenceClassification(teachers_names))
     rows = dict(zip(splits.train["text"][:], splits.train["label"][:], strict=True))
     assert rows.items() <= dict(zip(SENTENCES, labels, strict=True)).items()
+
+
+@pytest.mark.parametrize("teachers_names", [("good", "BAD"), ("LABEL_0", "LABEL_1")])
+def test_classes_that_have_another_name_in_the_data_set_may_be_told(
+    tmp_path: Path, teachers_names: tuple[str, str]
+) -> None:
+    class_labels(tmp_path, ("neg", "pos"))
+    head = SequenceClassification(teachers_names)
+    names = dict(zip(("pos", "neg"), teachers_names, strict=True))
+    source = DataSource(source=str(tmp_path), label_names=names)
+    train = read_dataset(source, head, seed=0).train
+    assert train["label"][:] == [1 - LABELS[SENTENCES.index(text)] for text in train["text"][:]]
+
+
+def test_classes_of_other_names_are_refused_with_what_would_tell_them(tmp_path: Path) -> None:
+    class_labels(tmp_path, ("neg", "pos"))
+    assert (
+        "row 0 has the label 'neg'; accepted: 0 to 1, or one of negative, positive; "
+        "data.label_names: {'neg': …} says which of them it is"
+    ) in refusal(tmp_path)
+
+
+def test_a_name_for_a_class_that_the_teacher_has_not_is_refused(tmp_path: Path) -> None:
+    class_labels(tmp_path, ("neg", "pos"))
+    source = DataSource(source=str(tmp_path), label_names={"neg": "negativ"})
+    with pytest.raises(ConfigError) as caught:
+        read_dataset(source, HEAD, seed=0)
+    assert str(caught.value) == (
+        "data.label_names.neg: 'negativ' is no class of the teacher; accepted: negative, positive"
+    )
 
 
 def test_named_classes_that_the_teacher_does_not_know_are_refused(tmp_path: Path) -> None:
@@ -200,13 +230,30 @@ def test_a_class_of_a_single_row_cannot_be_split(tmp_path: Path) -> None:
     assert "no validation split, and none can be taken from 40 train rows" in refusal(tmp_path)
 
 
-def test_a_test_split_without_labels_is_left_alone_with_a_note(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", [-1, -1.0, "", None])
+def test_a_test_split_without_labels_is_left_alone_with_a_note(
+    tmp_path: Path, missing: float | str | None
+) -> None:
     write(tmp_path, "train.parquet")
     write(tmp_path, "validation.parquet", OTHERS, LABELS[:4])
-    write(tmp_path, "test.parquet", labels=[-1] * 40)
+    write(tmp_path, "test.parquet", labels=[missing] * 40)
     splits = read(tmp_path)
     assert splits.test is None
-    assert splits.notes == ("test has no labels (all -1), so it is not used",)
+    assert splits.notes == ("test has no labels, so it is not used",)
+
+
+def test_rows_that_a_column_of_classes_has_no_label_for_are_left_out(tmp_path: Path) -> None:
+    class_labels(tmp_path, HEAD.labels, [-1, *LABELS[1:39], -1])
+    write(tmp_path, "validation.parquet", OTHERS, LABELS[:4])
+    splits = read(tmp_path)
+    assert splits.train["text"][:] == SENTENCES[1:39]
+    assert splits.train["label"][:] == LABELS[1:39]
+    assert splits.notes == ("train: 2 of 40 rows have no label (-1), and were left out",)
+
+
+def test_a_train_split_of_which_no_row_has_a_label_is_refused(tmp_path: Path) -> None:
+    class_labels(tmp_path, HEAD.labels, [-1] * 40)
+    assert "train: column label: row 0 has the label -1; accepted" in refusal(tmp_path)
 
 
 def test_a_test_split_with_some_labels_missing_is_refused(tmp_path: Path) -> None:

@@ -275,11 +275,14 @@ CASES = {
     "multiple-choice": Case(
         CHOICE,
         {},
-        {"text": "start", "choices": "ends", "label": "right"},
+        {"text": "start", "choices": ["end0", "end1", "end2"], "label": "right"},
         {
             "start": [" ".join(words[:2]) for words in _WORDS],
-            "ends": [_ends(number) for number in range(len(TEXTS))],
-            "right": [number % 3 for number in range(len(TEXTS))],
+            **{
+                f"end{end}": [_ends(number)[end] for number in range(len(TEXTS))]
+                for end in range(3)
+            },
+            "right": ["ABC"[number % 3] for number in range(len(TEXTS))],
         },
     ),
     "masked-language-modelling": Case(

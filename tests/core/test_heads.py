@@ -42,7 +42,7 @@ def test_names_may_be_in_capitals_where_no_two_classes_differ_by_them_alone() ->
         alike.read_labels(["us", "Us"], "train")
 
 
-@pytest.mark.parametrize("label", [3, -1, "positiv", "", "0", None, 1.0, True, [0]])
+@pytest.mark.parametrize("label", [3, -1, "", None, 1.0, True, [0]])
 def test_a_label_that_is_no_class_is_named_with_its_row(label: object) -> None:
     with pytest.raises(DataError) as caught:
         HEAD.read_labels([0, 1, label], "train: column label")
@@ -50,6 +50,15 @@ def test_a_label_that_is_no_class_is_named_with_its_row(label: object) -> None:
         f"train: column label: row 2 has the label {label!r}; "
         "accepted: 0 to 2, or one of negative, neutral, positive"
     )
+
+
+@pytest.mark.parametrize("name", ["positiv", "0"])
+def test_a_name_that_is_no_class_may_be_told(name: str) -> None:
+    says = (
+        rf"'{name}'; accepted: .* positive; data\.label_names: \{{'{name}': …\}} says which of them"
+    )
+    with pytest.raises(DataError, match=says):
+        HEAD.read_labels([0, 1, name], "train: column label")
 
 
 def test_a_message_lists_eight_of_many_classes() -> None:

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from distill_core.batches import collate, evaluation_batches, model_inputs, open_tokenized, tokenize
-from distill_core.config import DataSource, TrainingSettings
+from distill_core.config import Columns, DataSource, TrainingSettings
 from distill_core.dataset import Splits, read_dataset
 from distill_core.errors import DataError
 from distill_core.evaluation import evaluate, model_logits, read_labels
@@ -37,8 +37,8 @@ def write(folder: Path, texts: Any = TEXTS, choices: Any = CHOICES, labels: Any 
         pq.write_table(table, folder / f"{name}.parquet")
 
 
-def read(folder: Path) -> Splits:
-    return read_dataset(DataSource(source=str(folder)), HEAD, seed=0)
+def read(folder: Path, **columns: Any) -> Splits:
+    return read_dataset(DataSource(source=str(folder), columns=Columns(**columns)), HEAD, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +162,44 @@ def test_a_training_with_kept_outputs_goes_as_one_that_asks_again(
         assert [step.losses[name] for step in kept.steps] == pytest.approx(expected, rel=2e-2)
 
 
+@pytest.mark.parametrize("labels", [["0", "1"], ["A", "B"]])
+def test_labels_may_be_texts(tmp_path: Path, labels: list[str]) -> None:
+    write(tmp_path, labels=labels * 6)
+    assert read(tmp_path).validation["label"][:] == [0, 1] * 6
+
+
+def test_each_choice_may_have_a_column_of_its_own(tmp_path: Path) -> None:
+    first, second = (list(column) for column in zip(*CHOICES, strict=True))
+    table = pa.table({"text": TEXTS, "ending0": first, "ending1": second, "label": LABELS})
+    for name in ("train", "validation"):
+        # Rows that are read in three pieces, as those of a large file are.
+        pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=5)
+    splits = read(tmp_path, choices=("ending0", "ending1"))
+    assert (splits.train["choices"][:], splits.validation["choices"][:]) == (CHOICES[:4], CHOICES)
+
+
+def test_choices_may_stand_within_another_column(tmp_path: Path) -> None:
+    listed = [{"label": ["A", "B"], "text": choices} for choices in CHOICES]
+    write(tmp_path, choices=listed)
+    assert read(tmp_path, choices="choices.text").validation["choices"][:] == CHOICES
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        (("text", "ending1"), r"no column 'ending1'; .* set data\.columns\.choices"),
+        (("text", "label"), "column label: holds int64, not text"),
+        ("choices.text", r"no column 'choices\.text'"),
+    ],
+)
+def test_columns_of_choices_that_are_not_there_or_hold_no_text_are_refused(
+    tmp_path: Path, columns: Any, says: str
+) -> None:
+    write(tmp_path)
+    with pytest.raises(DataError, match=f"train.*{says}"):
+        read(tmp_path, choices=columns)
+
+
 @pytest.mark.parametrize(
     ("choices", "labels", "says"),
     [
@@ -170,7 +208,10 @@ def test_a_training_with_kept_outputs_goes_as_one_that_asks_again(
         ([["a", "b"], ["a", None]], [0, 0], "row 1 has 2 texts in choices, 1 of them empty"),
         ([["a", "b"], ["a", "b"]], [0, 2], "row 1 has the label 2 in label; accepted: 0 to 1"),
         ([["a", "b"], ["a", "b"]], [0, -1], "row 1 has the label -1; accepted: the number of"),
-        ([["a", "b"], ["a", "b"]], ["0", "1"], "row 0 has the label '0'"),
+        ([["a", "b"], ["a", "b"]], ["0", "A"], "row 1 has the label 'A'"),
+        ([["a", "b"], ["a", "b"]], ["A", "1"], "row 1 has the label '1'"),
+        ([["a", "b"], ["a", "b"]], ["A", "AB"], "row 1 has the label 'AB'"),
+        ([["a", "b"], ["a", "b"]], ["A", ""], "row 1 has the label ''"),
         (["a", "b"], [0, 1], "column choices: holds string, not lists of texts"),
     ],
 )
