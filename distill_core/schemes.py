@@ -47,12 +47,9 @@ class Scheme:
     PMADDUBSW)."""
     packs: Literal["all", "embeddings"] = "all"
     """Of codebook: embeddings alone leave matrices as the 8-bit file has them."""
-    byte_codes: bool = False
-    """Of codebook: no number of 16 bits is in the file. onnxruntime-web's WebGPU build, which transformers.js
-    loads, has no Cast from them (1.30.0); elsewhere bytes cost a third of the load time."""
     vector: Literal[4, 6] = 4
     """Of codebook: weights of a matrix that 16 bits stand for, 4 bits a weight or 2.7, where a model is large
-    enough for 65,536 vectors; a small one's files are the same."""
+    enough for 65,281 vectors; a small one's files are the same."""
     fused: bool = False
     """Of codebook: attention and norms are one operator each, onnxruntime's own, which a page would else find
     while it loads the file: a packed student of 3 x 384 took 690 ms in onnxruntime-web, and 520 so."""
@@ -75,19 +72,15 @@ INT8 = Scheme("int8", "8 bits")
 INT8_REDUCED = Scheme("int8-reduced-range", "8 bits", reduce_range=True)
 INT4 = Scheme("int8-of-4-bits", "codebook")
 INT4_REDUCED = Scheme("int8-of-4-bits-reduced-range", "codebook", reduce_range=True)
-INT4_WEB = Scheme("int8-of-4-bits-web", "codebook", reduce_range=True, byte_codes=True, fused=True)
+INT4_WEB = Scheme("int8-of-4-bits-web", "codebook", reduce_range=True, fused=True)
 INT3 = Scheme("int8-of-3-bits", "codebook", vector=6)
 INT3_REDUCED = Scheme("int8-of-3-bits-reduced-range", "codebook", reduce_range=True, vector=6)
-INT3_WEB = Scheme(
-    "int8-of-3-bits-web", "codebook", reduce_range=True, byte_codes=True, vector=6, fused=True
-)
+INT3_WEB = Scheme("int8-of-3-bits-web", "codebook", reduce_range=True, vector=6, fused=True)
 INT8_WORDS = Scheme("int8-embeddings-of-4-bits", "codebook", packs="embeddings")
 INT8_WORDS_REDUCED = replace(
     INT8_WORDS, name="int8-embeddings-of-4-bits-reduced-range", reduce_range=True
 )
-INT8_WORDS_WEB = replace(
-    INT8_WORDS_REDUCED, name="int8-embeddings-of-4-bits-web", byte_codes=True, fused=True
-)
+INT8_WORDS_WEB = replace(INT8_WORDS_REDUCED, name="int8-embeddings-of-4-bits-web", fused=True)
 INT8_STATIC = Scheme("int8-static", "calibrated")
 INT8_STATIC_ENTROPY = Scheme("int8-static-entropy", "calibrated", calibration="entropy")
 INT8_STATIC_PERCENTILE = Scheme("int8-static-percentile", "calibrated", calibration="percentile")

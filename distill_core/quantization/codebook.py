@@ -1,6 +1,6 @@
 """A codebook: whole vectors of weights that a short number stands for (vector quantization).
 
-Four neighbouring weights are one of 65,536 vectors of 8-bit numbers, so that a weight takes 4 bits on
+Four neighbouring weights are one of 65,281 vectors of 8-bit numbers, so that a weight takes 4 bits on
 disk. The vectors are learnt from the model's own weights, by k-means (Lloyd 1982, "Least squares
 quantization in PCM"; on layers of networks, Stock et al. 2020, arXiv:1907.05686). On the matrices of a
 BERT of 3 x 384 that keeps 21.0 dB of signal over noise, where 16 even levels with a scale for 64
@@ -22,9 +22,9 @@ SMALL = (2, 256)
 COARSE = (6, 256)
 """Of matrices that hardly change what a file answers: 1.3 bits a weight."""
 
-LARGE = 65_536
-"""Vectors of a larger model: 4 bits a weight if each has four, in a table of 262 kB, and 2.7 if each has six,
-in one of 393 kB."""
+LARGE = 65_281
+"""Vectors of a larger model, as many as `lookup.in_bytes` tells apart: 4 bits a weight if each has four, in a
+table of 261 kB, and 2.7 if each has six, in one of 392 kB."""
 
 LARGE_PAYS = 2_000_000
 """Weights from which on the table of four is less than a quarter of what it serves, its codes."""

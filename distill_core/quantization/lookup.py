@@ -1,13 +1,11 @@
 """Nodes that read vectors of a codebook, and the form in which codes are stored."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
 from jaxtyping import Int8, UInt, UInt8
 from onnx import helper, numpy_helper
-
-from distill_core.quantization.codebook import LARGE
 
 CODEBOOK = "codebook"
 """Name of the initializer that codes of matrices point into."""
@@ -21,87 +19,53 @@ COARSE_CODEBOOK = "codebook_of_coarse_matrices"
 _PLACES = "byte_places"
 """Name of the initializer with what the two bytes of a code count for."""
 
-Stored = UInt[np.ndarray, "..."] | UInt8[np.ndarray, "... two"]
-"""Whole numbers of 8, 16 or 32 bits, or the two bytes of 16 bits."""
+FIRST_BYTE = 255
+"""What the first of two bytes counts for, a byte as MatMulInteger wants it: 65,281 codes are reached."""
 
-Store = Callable[[UInt[np.ndarray, "..."]], Stored]
-
-
-def as_they_are(numbers: UInt[np.ndarray, "..."]) -> Stored:
-    """Store numbers as they are."""
-    return numbers
+Stored = UInt8[np.ndarray, "... vectors"] | UInt8[np.ndarray, "... two vectors"]
+"""Codes of a byte, or of two: the first bytes of all vectors of a row, then the second ones."""
 
 
-def as_bytes(numbers: UInt[np.ndarray, "..."]) -> Stored:
-    """Store numbers of 16 bits as two bytes each, the high one first; others as they are."""
-    if numbers.dtype != np.uint16:
-        return numbers
-    return numbers.astype(">u2")[..., None].view(np.uint8)
+def in_bytes(codes: UInt[np.ndarray, "... vectors"]) -> Stored:
+    """Return codes as bytes.
+
+    The WebGPU build of onnxruntime-web, which transformers.js loads, has no Cast from 16 bits (1.30.0). Nor
+    is one faster. A file of 34 million weights loads in 0.21 s either way, and in onnxruntime-web, in node,
+    in 0.70 s where Cast takes 0.78. GatherND, which takes two bytes as row and column, wants each in 64
+    bits: 0.93 s, and 100 MB more at the peak.
+    """
+    if codes.dtype == np.uint8:
+        return codes
+    first = np.minimum(codes // FIRST_BYTE, FIRST_BYTE)
+    return np.stack([first, codes - FIRST_BYTE * first], axis=-2).astype(np.uint8)
 
 
 def add_codebooks(
-    graph: onnx.GraphProto, codebooks: Mapping[str, Int8[np.ndarray, "count width"]], in_bytes: bool
+    graph: onnx.GraphProto, codebooks: Mapping[str, Int8[np.ndarray, "count width"]]
 ) -> None:
-    """Add codebooks, by their names.
-
-    Where codes are two bytes, GatherND takes them as row and column. That loads faster than adding them up:
-    nine matrices of 1,536 x 384 in 43 ms natively and 209 in onnxruntime-web where MatMul took 55 and 265,
-    and codes of 16 bits 33 and 160.
-
-    Args:
-        graph: gets initializers, and nodes that see them as squares.
-        codebooks: vectors by names.
-        in_bytes: codes of 16 bits are stored as two bytes.
-    """
+    """Add codebooks by their names, and what the bytes of codes count for."""
     for name, vectors in codebooks.items():
         add(graph, name, vectors)
-    squares = [name for name, vectors in codebooks.items() if len(vectors) == LARGE]
-    if not (in_bytes and squares):
-        return
-    add(graph, _PLACES, np.asarray([256, 1], dtype=np.int32))
-    for name in squares:
-        shape = add(graph, f"{_square(name)}_shape", np.asarray([256, 256, -1], dtype=np.int64))
-        graph.node.insert(0, helper.make_node("Reshape", [name, shape], [_square(name)]))
+    if any(_PLACES in node.input for node in graph.node):
+        add(graph, _PLACES, np.asarray([[FIRST_BYTE, 1]], dtype=np.uint8))
 
 
-def _square(codebook: str) -> str:
-    """Return the name of a codebook as 256 x 256 vectors, which two bytes find as they are."""
-    return f"{codebook}_by_bytes"
-
-
-def widen(name: str, wide: str, bytes_of: bool) -> list[onnx.NodeProto]:
-    """Return what turns stored numbers into the 32 bits that Gather asks for.
-
-    Args:
-        name: of the stored numbers.
-        wide: name of what comes out.
-        bytes_of: they are two bytes each.
-    """
-    int32 = onnx.TensorProto.INT32
-    if not bytes_of:
-        return [helper.make_node("Cast", [name], [wide], to=int32)]
-    return [
-        helper.make_node("Cast", [name], [f"{name}_bytes"], to=int32),
-        helper.make_node("MatMul", [f"{name}_bytes", _PLACES], [wide]),
-    ]
-
-
-def look_up(codebook: str, codes: str, vectors: str, bytes_of: bool) -> list[onnx.NodeProto]:
+def look_up(codebook: str, codes: str, vectors: str, two_bytes: bool) -> list[onnx.NodeProto]:
     """Return what reads vectors of a codebook.
 
     Args:
         codebook: its name.
         codes: name of the stored codes.
-        vectors: name of what comes out.
-        bytes_of: codes are two bytes each.
+        vectors: name of what comes out; in the place of the axis of two bytes is one of length 1.
+        two_bytes: codes have two bytes each.
     """
     index, node = f"{codes}_index", helper.make_node
-    if bytes_of:
-        return [
-            node("Cast", [codes], [index], to=onnx.TensorProto.INT64),
-            node("GatherND", [_square(codebook), index], [vectors]),
-        ]
-    return [*widen(codes, index, False), node("Gather", [codebook, index], [vectors])]
+    widen = (
+        node("MatMulInteger", [_PLACES, codes], [index])
+        if two_bytes
+        else node("Cast", [codes], [index], to=onnx.TensorProto.INT32)
+    )
+    return [widen, node("Gather", [codebook, index], [vectors])]
 
 
 def join(

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from threadpoolctl import threadpool_limits
 
 from distill_core.quantization.codebook import Codebook, channel_scales
-from distill_core.quantization.lookup import Store, add, join, look_up, put_for
+from distill_core.quantization.lookup import add, in_bytes, join, look_up, put_for
 from distill_core.quantization.rounding import Moments, round_matrix
 
 _AT_ONCE = 4
@@ -115,23 +115,23 @@ def halve(graph: onnx.GraphProto, matrix: Matrix) -> None:
     put_for(graph, matrix.scale_name, numpy_helper.from_array(steps, matrix.scale_name))
 
 
-def unpack_matrix(graph: onnx.GraphProto, coded: CodedMatrix, store: Store) -> None:
+def unpack_matrix(graph: onnx.GraphProto, coded: CodedMatrix) -> None:
     """Put codes in the place of a matrix, and what turns them into its name.
 
     Args:
         graph: changed in place.
         coded: a matrix of it.
-        store: how codes are stored.
     """
-    matrix, codes = coded.matrix, store(coded.codes)
+    # In one row, whose two bytes are put together by a single product.
+    matrix, codes = coded.matrix, in_bytes(coded.codes.reshape(-1))
     named = f"{matrix.name}_{{}}".format
     put_for(graph, matrix.scale_name, numpy_helper.from_array(coded.scales, matrix.scale_name))
     put_for(graph, matrix.name, numpy_helper.from_array(codes, named("codes")))
     inputs, channels = matrix.numbers.shape
-    filled = codes.shape[1] * coded.codebook.width
+    filled = coded.codes.shape[1] * coded.codebook.width
     shape = add(graph, named("shape"), np.asarray([inputs, filled], dtype=np.int64))
     nodes = [
-        *look_up(coded.codebook_name, named("codes"), named("vectors"), codes.ndim == 3),
+        *look_up(coded.codebook_name, named("codes"), named("vectors"), codes.ndim == 2),
         *join(graph, named("vectors"), shape, matrix.name, (filled, channels)),
     ]
     for node in reversed(nodes):

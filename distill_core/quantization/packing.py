@@ -1,9 +1,8 @@
 """Pack the weights of an 8-bit file into codes of a codebook: 3 or 4 bits on disk, 8 bits at run time.
 
-The codes become numbers by Cast, Gather (GatherND, if they are stored as bytes) and Reshape, which every
-runtime has. Those of a matrix have constant inputs, so onnxruntime computes them once, when it loads the
-file, and then multiplies as in the 8-bit file; of the embeddings only the rows of a text are unpacked, at
-each call.
+The codes become numbers by MatMulInteger or Cast, Gather and Reshape, which every runtime has. Those of a
+matrix have constant inputs, so onnxruntime computes them once, when it loads the file, and then multiplies
+as in the 8-bit file; of the embeddings only the rows of a text are unpacked, at each call.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,7 @@ from distill_core.quantization.lookup import (
     COARSE_CODEBOOK,
     CODEBOOK,
     WORDS_CODEBOOK,
-    Store,
     add_codebooks,
-    as_bytes,
-    as_they_are,
 )
 from distill_core.quantization.matrices import (
     CodedMatrix,
@@ -58,7 +54,7 @@ def pack(
 
     Args:
         model: of 8 bits, its activations quantized as they come; at its full range, if matrices are packed.
-        scheme: how large numbers are, how many a code stands for, and how it is stored.
+        scheme: how large numbers are, and how many a code stands for.
         rows: training texts, token ids and masks, whose products are to stay what they are.
         words: codes of the word embeddings; None where they stay in 8 bits.
 
@@ -77,9 +73,9 @@ def pack(
         shared = Codebook(words.vectors)
     vectors = _pack_matrices(model, matrices, scheme, rows, shared) if matrices else {}
     if table and words:
-        unpack_table(graph, table, words, _store(scheme))
+        unpack_table(graph, table, words)
         vectors[WORDS_CODEBOOK] = words.vectors
-    add_codebooks(graph, vectors, scheme.byte_codes)
+    add_codebooks(graph, vectors)
     if largest < _LARGEST:
         for matrix in found:
             if matrix.numbers.size < _LEAST_WEIGHTS:
@@ -119,7 +115,7 @@ def _pack_matrices(
     vectors: Vectors = {}
     for entry in rounded:
         coded = coarse.get(entry.matrix.name, entry)
-        unpack_matrix(model.graph, coded, _store(scheme))
+        unpack_matrix(model.graph, coded)
         vectors[coded.codebook_name] = coded.codebook.vectors
     return vectors
 
@@ -127,10 +123,6 @@ def _pack_matrices(
 def _shape(matrices: Sequence[Matrix], scheme: Scheme) -> tuple[int, int]:
     """Return width and count of the vectors of matrices."""
     return pick_shape(sum(matrix.numbers.size for matrix in matrices), scheme.vector)
-
-
-def _store(scheme: Scheme) -> Store:
-    return as_bytes if scheme.byte_codes else as_they_are
 
 
 def _parts(matrices: Sequence[Matrix], moments: Mapping[str, Moments], largest: int) -> list[Part]:

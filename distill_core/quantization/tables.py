@@ -6,18 +6,19 @@ from math import prod
 
 import numpy as np
 import onnx
-from jaxtyping import Float
+from jaxtyping import Float, Int32, UInt8
 from onnx import helper, numpy_helper
 
+from distill_core.quantization.codebook import LARGE
 from distill_core.quantization.coded import CodedRows, code_rows
 from distill_core.quantization.lookup import (
+    FIRST_BYTE,
     WORDS_CODEBOOK,
-    Store,
     add,
+    in_bytes,
     join,
     look_up,
     put_for,
-    widen,
 )
 from distill_core.quantization.readers import count_readers
 from distill_core.schemes import LEAST_PACKED, Packing
@@ -100,37 +101,28 @@ def _origin(graph: onnx.GraphProto, name: str) -> str:
     return name
 
 
-def unpack_table(
-    graph: onnx.GraphProto,
-    table: Table,
-    coded: CodedRows,
-    store: Store,
-) -> None:
+def unpack_table(graph: onnx.GraphProto, table: Table, coded: CodedRows) -> None:
     """Put codes in the place of embeddings, and what unpacks the rows that a text looks up.
 
     Args:
         graph: changed in place.
         table: one of it.
         coded: its rows.
-        store: how codes are stored.
     """
     data, ids = table.lookup.input
-    common = store(coded.common)
-    put_for(graph, data, numpy_helper.from_array(common, f"{data}_codes"))
     add(graph, f"{data}_scales", coded.scales)
     named = f"{table.lookup.output[0]}_{{}}".format
     node = helper.make_node
+    codes = in_bytes(coded.common)
+    two_bytes = codes.ndim == 3
+    read = [node("Gather", [f"{data}_codes", ids], [named("codes")])]
     if coded.rare.any():
-        add(graph, f"{data}_coarse_codes", coded.coarse)
-        read = _read_both(graph, table, coded, store, named)
-    else:
-        read = [
-            node("Gather", [f"{data}_codes", ids], [named("codes")]),
-            *look_up(WORDS_CODEBOOK, named("codes"), named("vectors"), common.ndim == 3),
-        ]
-    filled = common.shape[1] * coded.vectors.shape[1]
+        codes, read = _part_bytes(graph, table, coded, named)
+    put_for(graph, data, numpy_helper.from_array(codes, f"{data}_codes"))
+    filled = coded.common.shape[1] * coded.vectors.shape[1]
     nodes = [
         *read,
+        *look_up(WORDS_CODEBOOK, named("codes"), named("vectors"), two_bytes),
         node("Cast", [named("vectors")], [named("numbers")], to=onnx.TensorProto.FLOAT),
         *_join_vectors(graph, ids, (filled, coded.channels), named),
         node("Gather", [f"{data}_scales", ids], [named("scales")]),
@@ -144,48 +136,43 @@ def unpack_table(
     graph.node.remove(table.widen)
 
 
-def _read_both(
-    graph: onnx.GraphProto,
-    table: Table,
-    coded: CodedRows,
-    store: Store,
-    named: Named,
-) -> list[onnx.NodeProto]:
-    """Return what reads the vectors of rows of both kinds.
+def _part_bytes(
+    graph: onnx.GraphProto, table: Table, coded: CodedRows, named: Named
+) -> tuple[UInt8[np.ndarray, "rows 1 vectors"], list[onnx.NodeProto]]:
+    """Return the second bytes of all codes, and what reads both bytes of a row.
 
-    Ids become places in an order that has the rare rows last. Each table of codes is read where its rows
-    are, and anywhere (at its edge) else; the place says which of the two codes counts.
+    Codes of rare rows have a byte alone, their first one being 0. First bytes are in a table of their own,
+    which ends with a row of zeros for all of those.
     """
     data, ids = table.lookup.input
-    in_bytes = store(np.zeros(1, dtype=np.uint16)).ndim == 2
-    count, rows = len(coded.common), len(coded.rare)
-    places = np.empty(rows, dtype=np.uint16 if rows <= 65_536 else np.int32)
-    places[np.argsort(coded.rare, kind="stable")] = np.arange(rows)
-    stored = store(places)
-    order = add(graph, f"{data}_order", stored)
-    first_rare = add(graph, named("first_rare"), np.asarray(count, dtype=np.int32))
-    last_common = add(graph, named("last_common"), np.asarray(count - 1, dtype=np.int32))
-    zero = add(graph, named("zero"), np.asarray(0, dtype=np.int32))
-    axis = add(graph, named("axis"), np.asarray([-1], dtype=np.int64))
+    both, count = in_bytes(coded.common), len(coded.common)
+    second = np.empty((len(coded.rare), 1, both.shape[2]), dtype=np.uint8)
+    second[~coded.rare], second[coded.rare] = both[:, 1:], coded.coarse[:, None]
+    add(graph, f"{data}_first_bytes", np.pad(both[:, 0], [(0, 1), (0, 0)]))
+    places = np.full((len(coded.rare), 1), count, dtype=np.int32)
+    places[~coded.rare, 0] = np.arange(count)
     node = helper.make_node
+    return second, [
+        *_read_places(graph, places, ids, named),
+        node("Gather", [f"{data}_first_bytes", named("place")], [named("first_bytes")]),
+        node("Gather", [f"{data}_codes", ids], [named("second_bytes")]),
+        node("Concat", [named("first_bytes"), named("second_bytes")], [named("codes")], axis=-2),
+    ]
+
+
+def _read_places(
+    graph: onnx.GraphProto, places: Int32[np.ndarray, "rows 1"], ids: str, named: Named
+) -> list[onnx.NodeProto]:
+    """Return what finds the places of ids, for which two bytes are enough in most vocabularies."""
+    node = helper.make_node
+    if places.max() >= LARGE:
+        add(graph, named("places"), places)
+        return [node("Gather", [named("places"), ids], [named("place")])]
+    add(graph, named("places"), in_bytes(places.T.astype(np.uint16))[0].T)
+    add(graph, named("counts_for"), np.asarray([[FIRST_BYTE], [1]], dtype=np.uint8))
     return [
-        node("Gather", [order, ids], [named("place")]),
-        *widen(named("place"), named("wide_place"), stored.ndim == 2),
-        node("Min", [named("wide_place"), last_common], [named("common_row")]),
-        node("Gather", [f"{data}_codes", named("common_row")], [named("common")]),
-        *widen(named("common"), named("common_index"), in_bytes),
-        node("Sub", [named("wide_place"), first_rare], [named("beyond")]),
-        node("Max", [named("beyond"), zero], [named("rare_row")]),
-        node("Gather", [f"{data}_coarse_codes", named("rare_row")], [named("coarse")]),
-        *widen(named("coarse"), named("coarse_index"), False),
-        node("Less", [named("wide_place"), first_rare], [named("is_common")]),
-        node("Unsqueeze", [named("is_common"), axis], [named("of_row")]),
-        node(
-            "Where",
-            [named("of_row"), named("common_index"), named("coarse_index")],
-            [named("index")],
-        ),
-        node("Gather", [WORDS_CODEBOOK, named("index")], [named("vectors")]),
+        node("Gather", [named("places"), ids], [named("bytes_of_place")]),
+        node("MatMulInteger", [named("bytes_of_place"), named("counts_for")], [named("place")]),
     ]
 
 

@@ -58,7 +58,7 @@ _SMALLER = (
     _two_epochs(1728),
     *(
         _once(f"{n:,} neurons, words packed, {_MB} MB at most", steps, *_narrow(n), at_most(_MB))
-        for n, steps in ((2176, 6_000), (2048, 8_000))
+        for n, steps in ((2176, 6_000), (2048, 7_000))
     ),
     _once("five layers", 3_400, "student.layers=spread", "student.count=5"),
 )

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 
 from distill_core.quantization.codebook import (
+    LARGE,
     SMALL,
     Codebook,
     channel_scales,
@@ -67,7 +68,7 @@ def test_a_channel_of_zeros_stays_zero() -> None:
 
 def test_small_models_have_a_small_table() -> None:
     assert pick_shape(100_000, 6) == SMALL
-    assert pick_shape(5_000_000, 6) == (6, 65_536)
+    assert pick_shape(5_000_000, 6) == (6, LARGE)
 
 
 def test_a_learnt_codebook_beats_sixteen_even_levels() -> None:

@@ -17,6 +17,7 @@ from distill_core.export import export_onnx
 from distill_core.files import file_digest
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import lookup, quantize, spare
+from distill_core.quantization.codebook import LARGE
 from distill_core.schemes import INT3, INT4, INT4_REDUCED, INT4_WEB, INT8, INT8_WORDS_WEB, Scheme
 from distill_core.session import open_session
 from distill_core.targets import OPSET
@@ -150,7 +151,7 @@ def test_the_file_answers_as_the_8_bit_file_with_the_same_numbers(
     for node in of_matrices:
         spelled.graph.node.remove(node)
     spelled.graph.initializer.extend(
-        numpy_helper.from_array(array.reshape(len(array), -1), name)
+        numpy_helper.from_array(array.reshape(arrays[f"{name}_shape"]), name)
         for name, array in unpacked.items()
     )
     onnx.save(spelled, tmp_path / "spelled.onnx")
@@ -175,32 +176,34 @@ def test_coarse_matrices_take_a_byte_for_six_weights(
     file = quantize(model, scheme, rows.to_list(), tmp_path)
     arrays = _arrays(file)
     assert arrays[lookup.COARSE_CODEBOOK].shape == (256, 6)
-    codes = [a.shape for n, a in arrays.items() if n.endswith("_codes") and a.shape[-1] in (22, 43)]
+    lengths = [128 * 22, 128 * 43, 256 * 22]
+    codes = [a.size for n, a in arrays.items() if n.endswith("_codes") and a.size in lengths]
     # 128 and 256 weights of a row, the last vector filled up.
-    assert sorted(codes) == [(128, 22)] * 3 + [(128, 43), (256, 22)]
+    assert sorted(codes) == [128 * 22] * 3 + [128 * 43, 256 * 22]
     ours, theirs = (file_logits(open_session(path), HEAD, rows) for path in (file, model))
     assert np.abs(ours - theirs).max() < 0.25 * np.ptp(theirs)
 
 
-def test_codes_stored_as_bytes_find_their_vectors() -> None:
-    """onnxruntime-web's WebGPU build, which transformers.js loads, reads no 16 bits."""
-    codes = np.arange(65_536, dtype=np.uint16).reshape(256, 256)[:, ::-1]
-    vectors = np.random.default_rng(0).integers(-128, 128, (65_536, 4), dtype=np.int8)
-    stored = lookup.as_bytes(codes)
+@pytest.mark.parametrize("count", [256, LARGE])
+def test_bytes_of_codes_find_their_vectors(count: int) -> None:
+    kind = np.uint8 if count == 256 else np.uint16
+    codes = np.random.default_rng(0).permutation(count).astype(kind)
+    vectors = np.random.default_rng(1).integers(-128, 128, (count, 4), dtype=np.int8)
+    stored = lookup.in_bytes(codes)
     graph = onnx.helper.make_graph(
-        lookup.look_up("book", "codes", "found", True),
+        lookup.look_up("book", "codes", "found", stored.ndim == 2),
         "look up",
         [],
-        [onnx.helper.make_tensor_value_info("found", onnx.TensorProto.INT8, [256, 256, 4])],
+        [onnx.helper.make_tensor_value_info("found", onnx.TensorProto.INT8, None)],
         [numpy_helper.from_array(stored, "codes")],
     )
-    lookup.add_codebooks(graph, {"book": vectors}, in_bytes=True)
+    lookup.add_codebooks(graph, {"book": vectors})
     opset = onnx.helper.make_opsetid("", OPSET)
     model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     assert stored.dtype == np.uint8
     assert stored.nbytes == codes.nbytes
-    assert np.array_equal(session.run(None, {})[0], vectors[codes])
+    assert np.array_equal(session.run(None, {})[0].reshape(-1, 4), vectors[codes])
 
 
 def test_embeddings_of_nothing_but_zeros_stay_so(wide: tuple[Path, Any], tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from onnx import numpy_helper
 from distill_core.evaluation import file_logits
 from distill_core.export import export_onnx
 from distill_core.heads.sequence_classification import SequenceClassification
-from distill_core.quantization import quantize
+from distill_core.quantization import quantize, tables
+from distill_core.quantization.codebook import LARGE
 from distill_core.quantization.coded import find_rare
 from distill_core.quantization.lookup import COARSE_CODEBOOK
 from distill_core.quantization.tables import code_table
@@ -83,8 +84,13 @@ def test_vectors_take_two_bytes_of_tokens_in_use_and_one_of_the_others(
 ) -> None:
     vectors = -(-WIDTH // _table_width(scheme))
     arrays = _arrays(packed)
-    sizes = {a.nbytes for n, a in arrays.items() if "word" in n and n.endswith("codes")}
-    assert sizes == {2 * len(USED) * vectors, len(RARE) * vectors}
+    first, second = (
+        next(a for n, a in arrays.items() if "word" in n and n.endswith(ending))
+        for ending in ("first_bytes", "codes")
+    )
+    # A last row of first bytes is that of all tokens that have none.
+    assert (first.shape, first.dtype) == ((len(USED) + 1, vectors), np.uint8)
+    assert (second.shape, second.dtype) == ((WORDS, 1, vectors), np.uint8)
 
 
 def test_each_token_is_given_its_own_row(packed: Path, large: tuple[Path, Dataset]) -> None:
@@ -102,6 +108,18 @@ def test_each_token_is_given_its_own_row(packed: Path, large: tuple[Path, Datase
     distances = np.linalg.norm(found.reshape(-1, 1, WIDTH) - meant.reshape(1, -1, WIDTH), axis=-1)
     same = np.asarray(ids).reshape(-1, 1) == np.asarray(ids).reshape(1, -1)
     assert all(same[row, column] for row, column in enumerate(distances.argmin(axis=1)))
+
+
+def test_rows_beyond_two_bytes_are_found_too(
+    large: tuple[Path, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a vocabulary of which more than 65,280 tokens are in use."""
+    ids = [[0, WORDS - 1, 4_999, 5_000, 8_999, 9_000, 9_999, 10_000]]
+    found = []
+    for most in (tables.LARGE, 1_000):
+        monkeypatch.setattr(tables, "LARGE", most)
+        found.append(looked_up(_pack(*large, INT8_WORDS, tmp_path), ids))
+    assert np.array_equal(*found)
 
 
 def test_tokens_in_use_are_nearer_to_what_they_were(
@@ -128,7 +146,7 @@ def _books(file: Path) -> dict[str, tuple[int, ...]]:
 
 def test_words_have_a_codebook_of_their_own(packed: Path, scheme: Scheme) -> None:
     books = _books(packed)
-    assert books.pop("codebook_of_words") == (65_536, _table_width(scheme))
+    assert books.pop("codebook_of_words") == (LARGE, _table_width(scheme))
     assert books.pop(COARSE_CODEBOOK, (256, 6)) == (256, 6)
     # The matrices are too few for a large one.
     assert books == ({"codebook": (256, 2)} if scheme.packs == "all" else {})
@@ -142,8 +160,8 @@ def test_many_matrices_share_it_where_their_vectors_are_as_wide(
     model, rows = _save(tiny_bert, tmp_path, 2_048)
     file = _pack(model, rows, scheme, tmp_path)
     books = {n: s for n, s in _books(file).items() if n != COARSE_CODEBOOK}
-    own = {} if scheme.vector == 6 else {"codebook": (65_536, 4)}
-    assert books == own | {"codebook_of_words": (65_536, 6)}
+    own = {} if scheme.vector == 6 else {"codebook": (LARGE, 4)}
+    assert books == own | {"codebook_of_words": (LARGE, 6)}
     shared = _arrays(file)["codebook" if own else "codebook_of_words"]
     assert np.abs(shared.astype(int)).max() <= (64 if scheme.reduce_range else 127)
     ours, theirs = (file_logits(open_session(path), HEAD, rows) for path in (file, model))
@@ -172,7 +190,8 @@ def test_matrices_of_attention_are_codes_too_unless_embeddings_alone_are_packed(
     weights = [
         node.input[1]
         for node in model.graph.node
-        if node.op_type in ("MatMulInteger", "QAttention") and node.input[1] not in arrays
+        if node.op_type in ("MatMulInteger", "QAttention")
+        and not arrays.keys() & set(node.input[:2])
     ]
     codes = {name.removesuffix("_codes") for name in arrays if name.endswith("_codes")}
     # Of 4 layers: queries, keys and values (one matrix where they are fused, which the last layer's are
@@ -182,10 +201,10 @@ def test_matrices_of_attention_are_codes_too_unless_embeddings_alone_are_packed(
     assert set(weights) <= codes
 
 
-def test_a_file_for_the_web_holds_no_numbers_of_sixteen_bits(packed: Path, scheme: Scheme) -> None:
-    arrays = _arrays(packed)
-    wide = {name for name, array in arrays.items() if array.dtype == np.uint16}
-    assert bool(wide) != scheme.byte_codes
+def test_no_file_holds_whole_numbers_of_sixteen_bits(packed: Path) -> None:
+    """onnxruntime-web's WebGPU build, which transformers.js loads, has no Cast from them."""
+    wide = (np.uint16, np.int16)
+    assert not {name for name, array in _arrays(packed).items() if array.dtype in wide}
 
 
 @pytest.mark.parametrize("used", [None, USED[:0], np.arange(WORDS)], ids=["unknown", "none", "all"])
