@@ -33,7 +33,7 @@ class Scheme:
     """How an fp32 file becomes a smaller one.
 
     Matrices have a scale for each output channel, or for each block of one. The products of two
-    activations (attention's own MatMuls) stay in fp32 in all schemes but fp16 and the fused ones: quantizing
+    activations (attention's own MatMuls) stay in fp32 in all schemes but fp16 and fused ones: quantizing
     them costs accuracy, and there is no weight whose bytes it would save.
     """
 
@@ -50,9 +50,6 @@ class Scheme:
     vector: Literal[4, 6] = 4
     """Of codebook: weights of a matrix that 16 bits stand for, 4 bits a weight or 2.7, where a model is large
     enough for 65,281 vectors; a small one's files are the same."""
-    fused: bool = False
-    """Of codebook: attention and norms are one operator each, onnxruntime's own, which a page would else find
-    while it loads the file: a packed student of 3 x 384 took 690 ms in onnxruntime-web, and 520 so."""
     calibration: Literal["min-max", "entropy", "percentile"] = "min-max"
     """Of calibrated: how the range of an activation is told from what training rows show of it."""
     weight_bits: Literal[4, 8] = 8
@@ -72,15 +69,12 @@ INT8 = Scheme("int8", "8 bits")
 INT8_REDUCED = Scheme("int8-reduced-range", "8 bits", reduce_range=True)
 INT4 = Scheme("int8-of-4-bits", "codebook")
 INT4_REDUCED = Scheme("int8-of-4-bits-reduced-range", "codebook", reduce_range=True)
-INT4_WEB = Scheme("int8-of-4-bits-web", "codebook", reduce_range=True, fused=True)
 INT3 = Scheme("int8-of-3-bits", "codebook", vector=6)
 INT3_REDUCED = Scheme("int8-of-3-bits-reduced-range", "codebook", reduce_range=True, vector=6)
-INT3_WEB = Scheme("int8-of-3-bits-web", "codebook", reduce_range=True, vector=6, fused=True)
 INT8_WORDS = Scheme("int8-embeddings-of-4-bits", "codebook", packs="embeddings")
 INT8_WORDS_REDUCED = replace(
     INT8_WORDS, name="int8-embeddings-of-4-bits-reduced-range", reduce_range=True
 )
-INT8_WORDS_WEB = replace(INT8_WORDS_REDUCED, name="int8-embeddings-of-4-bits-web", fused=True)
 INT8_STATIC = Scheme("int8-static", "calibrated")
 INT8_STATIC_ENTROPY = Scheme("int8-static-entropy", "calibrated", calibration="entropy")
 INT8_STATIC_PERCENTILE = Scheme("int8-static-percentile", "calibrated", calibration="percentile")
@@ -100,13 +94,10 @@ SCHEMES = {
         INT8_REDUCED,
         INT4,
         INT4_REDUCED,
-        INT4_WEB,
         INT3,
         INT3_REDUCED,
-        INT3_WEB,
         INT8_WORDS,
         INT8_WORDS_REDUCED,
-        INT8_WORDS_WEB,
         INT8_STATIC,
         INT8_STATIC_ENTROPY,
         INT8_STATIC_PERCENTILE,

@@ -9,16 +9,13 @@ from distill_core.schemes import (
     FP16,
     INT3,
     INT3_REDUCED,
-    INT3_WEB,
     INT4,
     INT4_REDUCED,
-    INT4_WEB,
     INT8,
     INT8_REDUCED,
     INT8_STATIC,
     INT8_WORDS,
     INT8_WORDS_REDUCED,
-    INT8_WORDS_WEB,
     RUNTIMES,
     SCHEMES,
     Scheme,
@@ -33,7 +30,6 @@ PROVIDERS = ("NNAPI", "CoreML", "XNNPACK", "QNN")
 
 _FULL_RANGE = (INT8, INT8_WORDS, INT4, INT3)
 _SEVEN_BITS = (INT8_REDUCED, INT8_WORDS_REDUCED, INT4_REDUCED, INT3_REDUCED)
-_WEB = (INT8_REDUCED, INT8_WORDS_WEB, INT4_WEB, INT3_WEB)
 _CALIBRATED = (INT8_STATIC,)
 
 _ARM64 = ("arm64-dotprod", "oldest-arm64")
@@ -76,7 +72,7 @@ TARGETS = {
         ),
         Target("android-arm64-legacy", "armv8-a", "onnxruntime-android", _FULL_RANGE, _EVERY_ARM64),
         Target("ios-arm64", "armv8.4-a dot product", "onnxruntime-objc", _FULL_RANGE, _ARM64),
-        Target("web-wasm", "wasm simd128", "onnxruntime-web", _WEB, _WASM),
+        Target("web-wasm", "wasm simd128", "onnxruntime-web", _SEVEN_BITS, _WASM),
         Target("linux-arm64", "armv8.2-a dot product", "onnxruntime", _FULL_RANGE, _EVERY_ARM64),
         Target("linux-x86-64", "AVX2 or newer, VNNI or not", "onnxruntime", _SEVEN_BITS, _X86),
         Target("linux-x86-64-vnni", "AVX512-VNNI or AVX-VNNI", "onnxruntime", _FULL_RANGE, _VNNI),

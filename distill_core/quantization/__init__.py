@@ -80,7 +80,7 @@ def _pack(
         # From the full range, which says more of the weights; what is not packed is brought to the
         # scheme's own.
         with _evened(model, rows, file.parent, split) as even:
-            _make_8_bits(even, scheme, False, rows, file)
+            quantize_dynamically(even, False, file)
     else:
         _make_evened(model, scheme, rows, file)
     draft = onnx.load(file)
@@ -92,14 +92,7 @@ def _pack(
 
 def _make_evened(model: Path, scheme: Scheme, rows: Rows, file: Path) -> None:
     with _evened(model, rows, file.parent) as even:
-        _make_8_bits(even, scheme, scheme.reduce_range, rows, file)
-
-
-def _make_8_bits(model: Path, scheme: Scheme, reduce_range: bool, rows: Rows, file: Path) -> None:
-    if scheme.fused:
-        quantize_fused(model, reduce_range, rows, file, embeddings=False)
-    else:
-        quantize_dynamically(model, reduce_range, file)
+        quantize_dynamically(even, scheme.reduce_range, file)
 
 
 _MAKERS: Mapping[str, Callable[[Path, Scheme, Rows, Path], None]] = {

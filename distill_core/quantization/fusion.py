@@ -27,11 +27,7 @@ _CHECKED = 8
 
 
 def quantize_fused(
-    model: Path,
-    reduce_range: bool,
-    rows: Sequence[Mapping[str, Any]],
-    file: Path,
-    embeddings: bool = True,
+    model: Path, reduce_range: bool, rows: Sequence[Mapping[str, Any]], file: Path
 ) -> None:
     """Write the 8-bit twin of an ONNX file with attention, norms and embeddings fused (QAttention and so on).
 
@@ -43,11 +39,10 @@ def quantize_fused(
         reduce_range: 7-bit weights.
         rows: training texts, on which fused and plain file must answer alike.
         file: where it goes.
-        embeddings: looking them up is fused too.
     """
     with TemporaryDirectory(dir=file.parent) as scratch:
         fused = Path(scratch, "fused.onnx")
-        if not (_fuse(model, fused, embeddings) and _answers_alike(model, fused, rows[:_CHECKED])):
+        if not (_fuse(model, fused) and _answers_alike(model, fused, rows[:_CHECKED])):
             quantize_dynamically(model, reduce_range, file)
             return
         write_with_shapes(fused, fused)
@@ -67,12 +62,10 @@ def quantize_fused(
     put_in_order(file)
 
 
-def _fuse(model: Path, file: Path, embeddings: bool) -> bool:
+def _fuse(model: Path, file: Path) -> bool:
     """Write the fused twin, and tell whether attention was found."""
-    options = FusionOptions("bert")
-    options.enable_embed_layer_norm = embeddings
     optimizer = optimize_model(
-        str(model), model_type="bert", opt_level=0, optimization_options=options
+        str(model), model_type="bert", opt_level=0, optimization_options=FusionOptions("bert")
     )
     optimizer.save_model_to_file(str(file))
     return bool(optimizer.get_fused_operator_statistics()["Attention"])

@@ -63,7 +63,7 @@ def find_matrices(graph: onnx.GraphProto) -> list[Matrix]:
     }
     found = {}
     for node in graph.node:
-        if node.op_type not in ("MatMulInteger", "QAttention") or node.input[1] not in arrays:
+        if node.op_type != "MatMulInteger" or node.input[1] not in arrays:
             continue
         name = node.input[1]
         scale_name = f"{name.removesuffix('_quantized')}_scale"

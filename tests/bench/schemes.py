@@ -59,8 +59,7 @@ WASM_ROUNDS = 9
 SIDE_BY_SIDE = (
     "int8-embeddings-of-4-bits",
     "int8-embeddings-of-4-bits-reduced-range",
-    "int8-embeddings-of-4-bits-web",
-    "int8-of-4-bits-web",
+    "int8-of-4-bits-reduced-range",
     "optimum-arm64-per-channel",
     "optimum-avx2-per-channel",
 )

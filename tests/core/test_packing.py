@@ -18,7 +18,7 @@ from distill_core.files import file_digest
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.quantization import lookup, quantize, spare
 from distill_core.quantization.codebook import LARGE
-from distill_core.schemes import INT3, INT4, INT4_REDUCED, INT4_WEB, INT8, INT8_WORDS_WEB, Scheme
+from distill_core.schemes import INT3, INT4, INT4_REDUCED, INT8, INT8_WORDS_REDUCED, Scheme
 from distill_core.session import open_session
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model
@@ -164,7 +164,7 @@ def test_the_file_answers_as_the_8_bit_file_with_the_same_numbers(
 
 @pytest.mark.parametrize(
     "scheme",
-    [INT4, pytest.param(INT4_WEB, marks=pytest.mark.slow)],
+    [INT4, pytest.param(INT4_REDUCED, marks=pytest.mark.slow)],
     ids=lambda scheme: scheme.name,
 )
 def test_coarse_matrices_take_a_byte_for_six_weights(
@@ -250,22 +250,20 @@ def test_a_model_with_nothing_worth_packing_is_the_8_bit_file(
     assert file_digest(four) == file_digest(eight)
 
 
-@pytest.mark.parametrize("scheme", [INT4_REDUCED, INT4_WEB], ids=lambda scheme: scheme.name)
 def test_where_nothing_is_packed_weights_keep_to_the_range_of_the_scheme(
-    scheme: Scheme, exported: Path, rows: Any, tmp_path: Path
+    exported: Path, rows: Any, tmp_path: Path
 ) -> None:
-    assert _largest_weight(quantize(exported, scheme, rows["train"].to_list(), tmp_path)) <= 64
+    file = quantize(exported, INT4_REDUCED, rows["train"].to_list(), tmp_path)
+    assert _largest_weight(file) <= 64
 
 
-def test_embeddings_are_packed_in_a_fused_file_for_the_web(
+def test_embeddings_alone_are_packed_beside_seven_bits(
     wide: tuple[Path, Any], tmp_path: Path
 ) -> None:
     model, rows = wide
-    file = quantize(model, INT8_WORDS_WEB, rows.to_list(), tmp_path)
+    file = quantize(model, INT8_WORDS_REDUCED, rows.to_list(), tmp_path)
     nodes, arrays = onnx.load(file).graph.node, _arrays(file)
-    matrices = [n.input[1] for n in nodes if n.op_type in ("QAttention", "MatMulIntegerToFloat")]
-    # Of four layers, the last of which has the first token's query alone.
-    assert sum(node.op_type == "QAttention" for node in nodes) == 3
+    matrices = [node.input[1] for node in nodes if node.op_type == "MatMulInteger"]
     assert max(int(np.abs(arrays[name].astype(int)).max()) for name in matrices) == 64
     (codes,) = (array for name, array in arrays.items() if name.endswith("_codes"))
     assert (codes.dtype, codes.nbytes) == (np.uint8, 4_200 * 128 // 2)

@@ -25,7 +25,7 @@ from distill_core.optimization import freeze_embeddings, word_embeddings
 from distill_core.quantization import quantize
 from distill_core.quantization.coded import CodedRows
 from distill_core.quantization.words import code_words, copy_words, read_words, write_words
-from distill_core.schemes import INT3, INT4_WEB, INT8_WORDS, INT8_WORDS_REDUCED, Scheme
+from distill_core.schemes import INT3, INT4_REDUCED, INT8_WORDS, INT8_WORDS_REDUCED, Scheme
 from distill_core.session import open_session
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model, load_tokenizer
@@ -135,7 +135,7 @@ def test_where_there_are_none_none_are_read_or_copied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "scheme", [INT8_WORDS, INT8_WORDS_REDUCED, INT3, INT4_WEB], ids=lambda scheme: scheme.name
+    "scheme", [INT8_WORDS, INT8_WORDS_REDUCED, INT3, INT4_REDUCED], ids=lambda scheme: scheme.name
 )
 def test_a_file_looks_up_exactly_what_the_student_learnt_with(
     scheme: Scheme, student: Path, words: CodedRows, tiny_bert: Path, tmp_path: Path
