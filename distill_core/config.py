@@ -17,6 +17,7 @@ from distill_core.gate import Gate
 from distill_core.graph.shape import GraphShape
 from distill_core.loss_weights import LossWeights
 from distill_core.places import OwnTarget, Place, known_target
+from distill_core.schemes import Scheme
 from distill_core.section import Section
 from distill_core.targets import Target, find_target
 
@@ -240,6 +241,18 @@ class Pipeline(Section):
     def limits(self) -> Gate:
         """The gate, with the limits that rows of targets bring along."""
         return self.gate.limited(self.targets)
+
+    def most_bytes(self, scheme: Scheme) -> int | None:
+        """Return how large the file of a scheme may be for all targets that try it, if each of them says.
+
+        Args:
+            scheme: of one target at least.
+        """
+        targets = [row.name for row in self.rows if scheme in row.schemes]
+        limits = self.limits.max_mb
+        if not all(name in limits for name in targets):
+            return None
+        return int(1e6 * min(limits[name] for name in targets))
 
     @field_validator("targets")
     @classmethod

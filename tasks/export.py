@@ -91,11 +91,13 @@ def quantize(
     """Make the file of a scheme, score it, and measure on validation rows what it loses."""
     packing = SCHEMES[scheme].packing
     coded = words[packing] if packing else None
+    most_bytes = job.pipeline.most_bytes(SCHEMES[scheme]) if packing else None
     inputs = {
         "onnx": original.exported.key,
         "evaluation": original.evaluation.key,
         "scheme": vars(SCHEMES[scheme]),
         "words": coded.key if coded else None,
+        "most_bytes": most_bytes,
     }
 
     def build(folder: Path) -> dict[str, Any]:
@@ -107,7 +109,9 @@ def quantize(
         train = open_tokenized(original.data.folder / ROWS)["train"]
         rows = calibration_rows(train).to_list()
         codes = read_words(coded.folder) if coded else None
-        file = quantize(original.exported.folder / ONNX, SCHEMES[scheme], rows, folder, codes)
+        file = quantize(
+            original.exported.folder / ONNX, SCHEMES[scheme], rows, folder, codes, most_bytes
+        )
         return {"scheme": scheme, **score_artifact(file, original)}
 
     stage = run_stage(job.output, "artifact", inputs, build)

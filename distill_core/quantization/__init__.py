@@ -34,6 +34,7 @@ def quantize(
     rows: Rows,
     folder: Path,
     words: CodedRows | None = None,
+    most_bytes: int | None = None,
 ) -> Path:
     """Write the small twin of an ONNX file and return its path.
 
@@ -43,10 +44,12 @@ def quantize(
         rows: training texts, token ids and masks.
         folder: where `model_quantized.onnx` goes.
         words: codes of the word embeddings, read by schemes with a codebook; None codes them now, all alike.
+        most_bytes: that the file may have; schemes that pack matrices leave in 8 bits what there is room for.
+            None packs all.
     """
     file = folder / QUANTIZED_FILE
     if scheme.stored == "codebook":
-        _pack(model, scheme, rows, file, words)
+        _pack(model, scheme, rows, file, words, most_bytes)
     else:
         _MAKERS[scheme.stored](model, scheme, rows, file)
     return file
@@ -72,6 +75,7 @@ def _pack(
     rows: Rows,
     file: Path,
     words: CodedRows | None,
+    most_bytes: int | None,
 ) -> None:
     if words is None and scheme.packing:
         words = code_table(onnx.load(model), None, scheme.packing)
@@ -84,7 +88,7 @@ def _pack(
     else:
         _make_evened(model, scheme, rows, file)
     draft = onnx.load(file)
-    if pack(draft, scheme, rows, words):
+    if pack(draft, scheme, rows, words, most_bytes):
         onnx.save(draft, file)
     elif matrices:
         _make_evened(model, scheme, rows, file)

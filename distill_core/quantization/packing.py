@@ -8,9 +8,7 @@ as in the 8-bit file; of the embeddings only the rows of a text are unpacked, at
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
-from jaxtyping import Int8
 
 from distill_core.quantization.books import Part, learn_book, of_matrix
 from distill_core.quantization.calibration import input_moments, one_of_a_text, set_apart
@@ -31,12 +29,9 @@ from distill_core.quantization.matrices import (
     unpack_matrix,
 )
 from distill_core.quantization.rounding import Moments
-from distill_core.quantization.spare import pick_coarse
+from distill_core.quantization.spare import pick_coarse, pick_whole
 from distill_core.quantization.tables import find_table, unpack_table
 from distill_core.schemes import Scheme, largest_weight
-
-Vectors = dict[str, Int8[np.ndarray, "count width"]]
-"""Codebooks, by the names of their initializers."""
 
 _LEAST_WEIGHTS = 16_384
 """Of a matrix: a smaller one would save less than 8 kB."""
@@ -49,6 +44,7 @@ def pack(
     scheme: Scheme,
     rows: Sequence[Mapping[str, Any]],
     words: CodedRows | None,
+    most_bytes: int | None = None,
 ) -> bool:
     """Pack matrices and word embeddings of a file in place; what is small stays in 8 bits.
 
@@ -57,31 +53,57 @@ def pack(
         scheme: how large numbers are, and how many a code stands for.
         rows: training texts, token ids and masks, whose products are to stay what they are.
         words: codes of the word embeddings; None where they stay in 8 bits.
+        most_bytes: that the file may have: as long as there is room, matrices stay in 8 bits, those first of
+            whose codes the answers suffer most; None packs all.
 
     Returns:
         Whether there was anything to pack; else the file is as it was.
     """
-    graph, largest = model.graph, largest_weight(scheme.reduce_range)
-    found = find_matrices(graph) if scheme.packs == "all" else []
+    largest = largest_weight(scheme.reduce_range)
+    found = find_matrices(model.graph) if scheme.packs == "all" else []
     matrices = [matrix for matrix in found if matrix.numbers.size >= _LEAST_WEIGHTS]
-    table = find_table(graph) if words else None
-    if not (matrices or table):
+    words = words if find_table(model.graph) else None
+    if not (matrices or words):
         return False
     shared = None
-    if table and words and words.vectors.shape[::-1] == _shape(matrices, scheme) != SMALL:
+    if words and words.vectors.shape[::-1] == _shape(matrices, scheme) != SMALL:
         words = words.within(largest)
         shared = Codebook(words.vectors)
-    vectors = _pack_matrices(model, matrices, scheme, rows, shared) if matrices else {}
+    packed = _code_matrices(model, matrices, scheme, rows, shared) if matrices else []
+    if packed and most_bytes is not None:
+        smallest = onnx.ModelProto()
+        smallest.CopyFrom(model)
+        _write(smallest, found, packed, words, largest)
+        _, judged = set_apart(rows)
+        whole = pick_whole(model, packed, judged, most_bytes - smallest.ByteSize())
+        packed = [entry for entry in packed if entry.matrix.name not in whole]
+    _write(model, found, packed, words, largest)
+    return True
+
+
+def _write(
+    model: onnx.ModelProto,
+    found: Sequence[Matrix],
+    packed: Sequence[CodedMatrix],
+    words: CodedRows | None,
+    largest: int,
+) -> None:
+    """Put codes in the place of some matrices and of words; other matrices get the range of the scheme."""
+    graph, vectors = model.graph, {}
+    for entry in packed:
+        unpack_matrix(graph, entry)
+        vectors[entry.codebook_name] = entry.codebook.vectors
+    table = find_table(graph)
     if table and words:
         unpack_table(graph, table, words)
         vectors[WORDS_CODEBOOK] = words.vectors
     add_codebooks(graph, vectors)
     if largest < _LARGEST:
+        coded = {entry.matrix.name for entry in packed}
         for matrix in found:
-            if matrix.numbers.size < _LEAST_WEIGHTS:
+            if matrix.name not in coded:
                 halve(graph, matrix)
     _forget_names(graph)
-    return True
 
 
 def _forget_names(graph: onnx.GraphProto) -> None:
@@ -91,18 +113,14 @@ def _forget_names(graph: onnx.GraphProto) -> None:
         node.ClearField("name")
 
 
-def _pack_matrices(
+def _code_matrices(
     model: onnx.ModelProto,
     matrices: Sequence[Matrix],
     scheme: Scheme,
     rows: Sequence[Mapping[str, Any]],
     shared: Codebook | None,
-) -> Vectors:
-    """Pack matrices with the codebook of the words, or one that is learnt from them.
-
-    Returns:
-        The codebooks by name.
-    """
+) -> list[CodedMatrix]:
+    """Return the codes of matrices, in the codebook of the words, or one that is learnt from them."""
     largest = largest_weight(scheme.reduce_range)
     read, judged = set_apart(rows)
     moments = input_moments(model, [matrix.activation for matrix in matrices], read)
@@ -112,12 +130,7 @@ def _pack_matrices(
         book = learn_book(parts, _shape(matrices, scheme), largest)
     rounded = code_matrices(matrices, largest, book, name, moments)
     coarse = _find_coarse(model, rounded, moments, largest, judged)
-    vectors: Vectors = {}
-    for entry in rounded:
-        coded = coarse.get(entry.matrix.name, entry)
-        unpack_matrix(model.graph, coded)
-        vectors[coded.codebook_name] = coded.codebook.vectors
-    return vectors
+    return [coarse.get(entry.matrix.name, entry) for entry in rounded]
 
 
 def _shape(matrices: Sequence[Matrix], scheme: Scheme) -> tuple[int, int]:

@@ -229,6 +229,33 @@ def test_the_same_file_is_packed_to_the_same_bytes(
     )
 
 
+@pytest.mark.parametrize("scheme", [INT4, INT4_REDUCED], ids=lambda scheme: scheme.name)
+def test_room_is_for_matrices_that_are_worth_most_in_eight_bits(
+    scheme: Scheme, wide: tuple[Path, Any], tmp_path: Path
+) -> None:
+    model, rows = wide
+    smallest = quantize(model, scheme, rows.to_list(), tmp_path).stat().st_size
+    matrices = 4 * (4 * 128 * 128 + 2 * 128 * 256) + 128 * 128
+    changes = []
+    for share in (0.0, 0.4, 2.0):
+        most = smallest + int(share * matrices / 2)
+        file = quantize(model, scheme, rows.to_list(), tmp_path, most_bytes=most)
+        assert file.stat().st_size <= most
+        assert _largest_weight(file) <= (64 if scheme.reduce_range else 127)
+        packed = {name for name in _arrays(file) if name.endswith("_codes") and "word" not in name}
+        changes.append((len(packed), _squares(file, model, rows)))
+    counts, errors = zip(*changes, strict=True)
+    assert (counts[0], counts[2]) == (4 * 6 + 1, 0)
+    assert 0 < counts[1] < 0.8 * counts[0]
+    # Four tenths of the weights make up for more of what codes change.
+    assert errors[1] - errors[2] < 0.6 * (errors[0] - errors[2])
+
+
+def _squares(file: Path, model: Path, rows: Any) -> float:
+    ours, theirs = (file_logits(open_session(path), HEAD, rows) for path in (file, model))
+    return float(np.square(ours - theirs).sum())
+
+
 def test_a_small_model_takes_four_bits_where_three_are_asked_for(
     wide: tuple[Path, Any], tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from distill_core.config import Pipeline
 from distill_core.errors import ConfigError
 from distill_core.loss_weights import LossWeights
 from distill_core.pipeline_file import looks_like_path, read_pipeline
-from distill_core.schemes import FP16, INT8
+from distill_core.schemes import FP16, INT4, INT4_REDUCED, INT8
 from distill_core.targets import TARGETS
 
 MINIMAL = "name: reviews\nteacher: {source: owner/model}\ndata: {source: owner/data}\n"
@@ -282,6 +282,12 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         read_pipeline(tmp_path / "latin.yaml")
 
 
+def test_a_file_has_no_limit_where_one_of_its_targets_has_none(tmp_path: Path) -> None:
+    more = "targets: [android-arm64, ios-arm64, web-wasm]\ngate: {max_mb: {android-arm64: 20, web-wasm: 9}}\n"
+    pipeline = read(tmp_path, MINIMAL + more)
+    assert (pipeline.most_bytes(INT4), pipeline.most_bytes(INT4_REDUCED)) == (None, 9_000_000)
+
+
 KIOSK = "targets:\n  - android-arm64\n  - {name: kiosk, like: linux-x86-64, %s}\n"
 
 
@@ -296,6 +302,8 @@ def test_a_row_of_ones_own_is_one_that_there_is_with_other_values(tmp_path: Path
     )
     assert pipeline.limits.max_mb == {"kiosk": 12, "android-arm64": 20}
     assert pipeline.limits.max_ms == {"kiosk": 3}
+    assert (pipeline.most_bytes(INT8), pipeline.most_bytes(FP16)) == (12_000_000, 12_000_000)
+    assert pipeline.most_bytes(INT4) == 20_000_000
     assert Pipeline.model_validate(pipeline.model_dump(mode="json")) == pipeline
 
 
