@@ -99,6 +99,7 @@ STAGES = {
         (
             "data_files",
             "columns",
+            "labels",
             "dataset",
             "unlabelled",
             "telling",
@@ -151,6 +152,7 @@ STAGES = {
             "distill_core.graph.table",
             "distill_core.graph.first_token",
             "distill_core.graph.probed",
+            "distill_core.graph.sizes",
         ),
         (*_TORCH, *_ONNX),
     ),
