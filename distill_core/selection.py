@@ -31,8 +31,7 @@ class Candidate:
     load_ms: float
     peak_rss_mb: float
     wasm_p50_ms: float | None = None
-    """In onnxruntime-web, of a file for the web, where the machine has that: fusing a file makes it slower
-    natively, and not there."""
+    """In onnxruntime-web, of a file for the web, where the machine has that: what is slow differs."""
 
     @property
     def pace_ms(self) -> float:
