@@ -91,7 +91,8 @@ def quantize(
     """Make the file of a scheme, score it, and measure on validation rows what it loses."""
     packing = SCHEMES[scheme].packing
     coded = words[packing] if packing else None
-    most_bytes = job.pipeline.most_bytes(SCHEMES[scheme]) if packing else None
+    packs_matrices = packing is not None and packing.packs == "all"
+    most_bytes = job.pipeline.most_bytes(SCHEMES[scheme]) if packs_matrices else None
     inputs = {
         "onnx": original.exported.key,
         "evaluation": original.evaluation.key,

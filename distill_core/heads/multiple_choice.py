@@ -39,11 +39,10 @@ class MultipleChoice(Head):
     def read_labels(self, values: Collection[Any], where: str) -> NDArray[np.int64]:
         """Read labels that are whole numbers from 0, as such or as texts, or that are letters from A."""
         numbers = np.empty(len(values), np.int64)
-        letters = None
+        letters = False
         for row, value in enumerate(values):
-            lettered = isinstance(value, str) and value in ascii_uppercase and len(value) == 1
-            letters = lettered if letters is None else letters
-            number = _number(value)
+            number, lettered = _number(value), isinstance(value, str) and not value.isdecimal()
+            letters = lettered if row == 0 else letters
             if number is None or lettered != letters:
                 raise DataError(
                     f"{where}: row {row} has the label {value!r}; accepted: the number of the right choice, "

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 
 from distill_core.quantization.dynamic import quantize_dynamically
@@ -64,9 +63,7 @@ def quantize_fused(
 
 def _fuse(model: Path, file: Path) -> bool:
     """Write the fused twin, and tell whether attention was found."""
-    optimizer = optimize_model(
-        str(model), model_type="bert", opt_level=0, optimization_options=FusionOptions("bert")
-    )
+    optimizer = optimize_model(str(model), model_type="bert", opt_level=0)
     optimizer.save_model_to_file(str(file))
     return bool(optimizer.get_fused_operator_statistics()["Attention"])
 

@@ -149,8 +149,8 @@ def _part_bytes(
     second = np.empty((len(coded.rare), 1, both.shape[2]), dtype=np.uint8)
     second[~coded.rare], second[coded.rare] = both[:, 1:], coded.coarse[:, None]
     add(graph, f"{data}_first_bytes", np.pad(both[:, 0], [(0, 1), (0, 0)]))
-    places = np.full((len(coded.rare), 1), count, dtype=np.int32)
-    places[~coded.rare, 0] = np.arange(count)
+    places = np.full(len(coded.rare), count, dtype=np.int32)
+    places[~coded.rare] = np.arange(count)
     node = helper.make_node
     return second, [
         *_read_places(graph, places, ids, named),
@@ -161,14 +161,14 @@ def _part_bytes(
 
 
 def _read_places(
-    graph: onnx.GraphProto, places: Int32[np.ndarray, "rows 1"], ids: str, named: Named
+    graph: onnx.GraphProto, places: Int32[np.ndarray, " rows"], ids: str, named: Named
 ) -> list[onnx.NodeProto]:
     """Return what finds the places of ids, for which two bytes are enough in most vocabularies."""
     node = helper.make_node
     if places.max() >= LARGE:
-        add(graph, named("places"), places)
+        add(graph, named("places"), places[:, None])
         return [node("Gather", [named("places"), ids], [named("place")])]
-    add(graph, named("places"), in_bytes(places.T.astype(np.uint16))[0].T)
+    add(graph, named("places"), in_bytes(places.astype(np.uint16)).T)
     add(graph, named("counts_for"), np.asarray([[FIRST_BYTE], [1]], dtype=np.uint8))
     return [
         node("Gather", [named("places"), ids], [named("bytes_of_place")]),
