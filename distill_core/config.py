@@ -245,6 +245,8 @@ class Pipeline(Section):
     def most_bytes(self, scheme: Scheme) -> int | None:
         """Return how large the file of a scheme may be for all targets that try it, if each of them says.
 
+        Of the limit, what an app's shape will add to the file is kept free.
+
         Args:
             scheme: of one target at least.
         """
@@ -252,7 +254,8 @@ class Pipeline(Section):
         limits = self.limits.max_mb
         if not all(name in limits for name in targets):
             return None
-        return int(1e6 * min(limits[name] for name in targets))
+        most = int(1e6 * min(limits[name] for name in targets))
+        return most - self.graph.most_bytes
 
     @field_validator("targets")
     @classmethod

@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 from jaxtyping import Float
 
-from distill_core.quantization.calibration import answers_to
+from distill_core.quantization.calibration import answers_to, thin
 from distill_core.quantization.matrices import CodedMatrix
 from distill_core.session import open_content
 
@@ -70,7 +70,8 @@ def pick_whole(
     """
     if spare_bytes <= 0:
         return set()
-    changes = _measure_changes(model, packed, [[entry] for entry in packed], rows[:_ASKED])
+    tried = [[entry] for entry in packed]
+    changes = _measure_changes(model, packed, tried, thin(rows, _ASKED))
     saved = [entry.matrix.numbers.nbytes - entry.codes.nbytes for entry in packed]
     whole = set()
     for place in np.argsort(-changes / np.asarray(saved), kind="stable"):

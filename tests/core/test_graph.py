@@ -135,9 +135,10 @@ def _answer(file: Path, row: dict[str, list[int]], dtype: str = "int64") -> list
 
 
 def _shaped(made: Made, folder: Path, source: Path | None = None, **shape) -> Path:
-    file = folder / "shaped.onnx"
-    shape_file(source or made.exported, GraphShape(**shape), made.head.name, file)
+    file, asked, source = folder / "shaped.onnx", GraphShape(**shape), source or made.exported
+    shape_file(source, asked, made.head.name, file)
     onnx.checker.check_model(str(file), full_check=True)
+    assert file.stat().st_size <= source.stat().st_size + asked.most_bytes
     return file
 
 
@@ -203,9 +204,11 @@ def test_spans_are_those_that_the_head_finds(make, family, tmp_path):
     tokenizer = load_tokenizer(made.student)
     rule = SpanRule(MOST_TOKENS, tokenizer.sep_token_id)
     asked = [("Was it good?", " ".join(TEXTS[place : place + 15])) for place in range(0, 120, 15)]
+    span = GraphShape(answer="span")
     for source in (made.exported, made.quantized):
         file = tmp_path / "span.onnx"
-        shape_file(source, GraphShape(answer="span"), made.head.name, file, rule)
+        shape_file(source, span, made.head.name, file, rule)
+        assert file.stat().st_size <= source.stat().st_size + span.most_bytes
         onnx.checker.check_model(str(file), full_check=True)
         for texts in asked:
             row = made.head.read_texts(texts, tokenizer, 60)

@@ -288,6 +288,14 @@ def test_a_file_has_no_limit_where_one_of_its_targets_has_none(tmp_path: Path) -
     assert (pipeline.most_bytes(INT4), pipeline.most_bytes(INT4_REDUCED)) == (None, 9_000_000)
 
 
+@pytest.mark.parametrize(
+    ("asked", "free"), [("answer: label", 8_192), ("inputs: int32", 8_192), ("ort_format: true", 0)]
+)
+def test_a_limit_leaves_room_for_what_an_app_asks_of_the_file(tmp_path, asked, free):
+    more = f"targets: [web-wasm]\ngate: {{max_mb: {{web-wasm: 9}}}}\ngraph: {{{asked}}}\n"
+    assert read(tmp_path, MINIMAL + more).most_bytes(INT4_REDUCED) == 9_000_000 - free
+
+
 KIOSK = "targets:\n  - android-arm64\n  - {name: kiosk, like: linux-x86-64, %s}\n"
 
 
