@@ -5,13 +5,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-
 from distill_core.golden import Shipped, Texts
 from distill_core.graph.shape import GraphShape
 from distill_core.graph.shaping import pad_row, shape_file
-from distill_core.heads import Head
 from distill_core.runtime import answer_row
 from distill_core.session import open_session
 
@@ -30,8 +26,7 @@ def measure_filling(shipped: Shipped, longest: int, texts: Sequence[Texts]) -> d
         texts: that were never trained on.
 
     Returns:
-        length, texts, how many of them were cut, and how many are answered otherwise: by another label or
-        text, or, where the answer is a number or a vector, by more than the head's tolerance.
+        length, texts, how many of them were cut, and how many are answered otherwise.
     """
     length, head = shipped.shape.length, shipped.head
     cut = others = 0
@@ -45,18 +40,5 @@ def measure_filling(shipped: Shipped, longest: int, texts: Sequence[Texts]) -> d
             cut += len(row["input_ids"]) < len(whole["input_ids"])
             expected = answer_row(before, head, whole)
             found = answer_row(after, head, pad_row(row, length, shipped.padding))
-            said = head.answer(expected, whole), head.answer(found, row)
-            others += not _alike(head, said, expected, found)
+            others += not head.same_answer(expected, found, whole, row)
     return {"length": length, "texts": len(texts), "cut": cut, "answered_otherwise": others}
-
-
-def _alike(
-    head: Head,
-    said: tuple[str, str],
-    expected: Float[np.ndarray, "..."],
-    found: Float[np.ndarray, "..."],
-) -> bool:
-    if head.name in ("regression", "sentence-embeddings"):
-        difference = np.abs(head.golden(expected) - head.golden(found)).max()
-        return bool(difference <= head.tolerance)
-    return said[0] == said[1]

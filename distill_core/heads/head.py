@@ -301,6 +301,16 @@ class Head(ABC):
             row: as `read_texts` gave it.
         """
 
+    def same_answer(
+        self,
+        logits: Float[np.ndarray, "..."],
+        others: Float[np.ndarray, "..."],
+        row: Mapping[str, Any],
+        other_row: Mapping[str, Any],
+    ) -> bool:
+        """Tell whether two outputs for one text mean the same; rows may be cut or filled up unlike."""
+        return self.answer(logits, row) == self.answer(others, other_row)
+
     def golden(self, logits: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """Return the numbers of an output that an app must reproduce."""
         return logits

@@ -104,6 +104,16 @@ class Regression(TextHead):
         """Return the score, to four digits."""
         return f"{float(logits[0]):.4g}"
 
+    def same_answer(
+        self,
+        logits: Float[np.ndarray, " 1"],
+        others: Float[np.ndarray, " 1"],
+        row: Mapping[str, Any],
+        other_row: Mapping[str, Any],
+    ) -> bool:
+        """Tell whether two scores differ by no more than the tolerance."""
+        return bool(abs(logits[0] - others[0]) <= self.tolerance)
+
 
 def _moments(
     x: Float[np.ndarray, " rows"], y: Float[np.ndarray, " rows"]

@@ -11,8 +11,6 @@ from jaxtyping import Float
 
 from distill_core.golden import Texts
 from distill_core.heads import Head
-from distill_core.heads.regression import Regression
-from distill_core.heads.sentence_embeddings import SentenceEmbeddings
 from distill_core.manifest import Golden, Manifest, read_manifest
 from distill_core.runtime import golden_numbers
 from distill_core.teacher import load_tokenizer
@@ -24,9 +22,6 @@ from distill_core.verifiers.tools import FOLDER, Place
 ROWS = 64
 """Emulated, so many of a small student take some 20 s. A file that saturates, or that a runtime reads
 otherwise, shows in fewer; what flips in one row of a hundred needs `make bench`'s agreement table."""
-
-_NUMBERS = (Regression, SentenceEmbeddings)
-"""Heads whose answer is a number or a vector: it counts as another one beyond the head's tolerance."""
 
 
 def find_verifiers(
@@ -154,18 +149,8 @@ def _flips(
     others: Sequence[Float[np.ndarray, "..."]],
 ) -> int:
     # Of different lengths where the time was over.
-    return sum(not _alike(head, *pair) for pair in zip(rows, some, others, strict=False))
-
-
-def _alike(
-    head: Head,
-    row: Mapping[str, Any],
-    one: Float[np.ndarray, "..."],
-    other: Float[np.ndarray, "..."],
-) -> bool:
-    if isinstance(head, _NUMBERS):
-        return bool(np.abs(head.golden(one) - head.golden(other)).max() <= head.tolerance)
-    return head.answer(one, row) == head.answer(other, row)
+    answered = zip(some, others, rows, rows, strict=False)
+    return sum(not head.same_answer(*entry) for entry in answered)
 
 
 def describe(facts: Mapping[str, Any]) -> str:

@@ -132,6 +132,12 @@ def test_scores_of_a_regression_are_scipys(seed: int, rows: int) -> None:
     assert SCORE.agreement(said, 3 * said + 1) == pytest.approx(1)
 
 
+def test_scores_are_the_same_answer_within_the_tolerance() -> None:
+    score = np.array([2.5], np.float32)
+    assert SCORE.same_answer(score, score + 0.09, {}, {})
+    assert not SCORE.same_answer(score, score - 0.11, {}, {})
+
+
 @pytest.mark.parametrize("values", [[1.0, None], [1.0, "2"], [1.0, float("nan")], [2, 2]])
 def test_what_is_no_score_is_refused(values: list[Any]) -> None:
     with pytest.raises(DataError, match="train"):

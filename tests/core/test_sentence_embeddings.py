@@ -128,6 +128,15 @@ def test_models_agree_by_the_cosine_of_their_vectors() -> None:
     assert MEAN.golden(np.array([3.0, 4.0])).tolist() == pytest.approx([0.6, 0.8])
 
 
+@pytest.mark.parametrize(("degrees", "same"), [(0, True), (18, True), (19, False), (180, False)])
+def test_a_vector_of_a_text_is_another_one_beyond_what_quantization_turns_it(
+    degrees: float, same: bool
+) -> None:
+    angle = np.radians(degrees)
+    one, other = np.array([3.0, 0.0]), 0.5 * np.array([np.cos(angle), np.sin(angle)])
+    assert MEAN.same_answer(one, other, {}, {}) is same
+
+
 @pytest.mark.parametrize("name", ["GPT2LMHeadModel", "GPT2DoubleHeadsModel", "T5Encoder"])
 def test_what_predicts_the_next_word_is_no_bare_encoder(name: str) -> None:
     with pytest.raises(TeacherError, match=f"{name} has no head that can be distilled"):
