@@ -46,7 +46,7 @@ def pick_layers(kinds: Sequence[str], shape: StudentShape) -> tuple[int, ...]:
 
 
 def count_layers(kinds: Sequence[str], shape: StudentShape) -> int:
-    """Return the number of layers to keep: half of the teacher's, rounded down, by default.
+    """Return the number of layers to keep: half of the teacher's, rounded down, and one at least, by default.
 
     Raises:
         ConfigError: more layers than the teacher has.
@@ -54,7 +54,7 @@ def count_layers(kinds: Sequence[str], shape: StudentShape) -> int:
     if isinstance(shape.layers, tuple):
         return len(shape.layers)
     layers = len(kinds)
-    count = shape.count or layers // 2
+    count = shape.count or max(layers // 2, 1)
     if count > layers:
         raise ConfigError(
             f"student.count: {count} layers asked, and the teacher has {layers}; accepted: 1 to {layers}"

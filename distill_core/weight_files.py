@@ -116,10 +116,10 @@ def find_layers(names: Iterable[str], layers: int, folder: Path) -> str:
         raise TeacherError(f"{folder}: no stack of numbered layers among its tensors")
     prefix = max(stacks, key=tensors.__getitem__)
     count = len(stacks[prefix])
-    if stacks[prefix] != set(range(count)) or count < 2:
+    if stacks[prefix] != set(range(count)):
         raise TeacherError(
-            f"{folder}: the layers {prefix}* are {sorted(stacks[prefix])}; a student needs at least "
-            "two, numbered from 0 without a gap"
+            f"{folder}: the layers {prefix}* are {sorted(stacks[prefix])}; accepted: numbers from 0 "
+            "without a gap"
         )
     if count != layers:
         raise TeacherError(

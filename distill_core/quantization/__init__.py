@@ -1,7 +1,8 @@
 """Turn an fp32 ONNX file into the small file of a scheme."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -48,10 +49,12 @@ def quantize(
             None packs all.
     """
     file = folder / QUANTIZED_FILE
-    if scheme.stored == "codebook":
-        _pack(model, scheme, rows, file, words, most_bytes)
-    else:
-        _MAKERS[scheme.stored](model, scheme, rows, file)
+    # onnxruntime's calibrators and fusions tell on stdout what they do, where --json goes.
+    with redirect_stdout(StringIO()):
+        if scheme.stored == "codebook":
+            _pack(model, scheme, rows, file, words, most_bytes)
+        else:
+            _MAKERS[scheme.stored](model, scheme, rows, file)
     return file
 
 

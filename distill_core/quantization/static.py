@@ -1,8 +1,6 @@
 """8-bit weights and activations whose scales are in the file, found on training rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -51,8 +49,7 @@ def quantize_statically(
         file: where it goes.
     """
     names = [entry.name for entry in onnx.load(model, load_external_data=False).graph.input]
-    # Its calibrators tell on stdout what they do, where --json goes.
-    with TemporaryDirectory(dir=file.parent) as scratch, redirect_stdout(StringIO()):
+    with TemporaryDirectory(dir=file.parent) as scratch:
         inferred = Path(scratch, model.name)
         write_with_shapes(model, inferred)
         quantize_static(

@@ -70,6 +70,17 @@ def test_a_student_with_all_layers_is_its_teacher(folder: Path) -> None:
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
+def test_a_student_of_one_layer_can_be_a_teacher_itself(folder: Path, tmp_path: Path) -> None:
+    _, student = student_of(folder, StudentShape(layers="spread", count=1))
+    assert student.config.num_hidden_layers == 1
+    save_model(student, folder, tmp_path / "student")
+    seen = describe(tmp_path / "student")
+    assert (seen.layers, seen.parameters) == (1, student.num_parameters())
+    saved, again = student_of(tmp_path / "student", StudentShape())
+    pairs = zip(hidden_and_logits(saved), hidden_and_logits(again), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+
 def test_half_the_layers_train_save_reload_and_export(
     folder: Path, rows: DatasetDict, head: SequenceClassification, tmp_path: Path
 ) -> None:

@@ -48,6 +48,10 @@ def test_a_count_replaces_half_the_depth_of_twelve(
     assert pick_layers(alike(12), StudentShape(layers=rule, count=count)) == picked
 
 
+def test_half_of_one_layer_is_that_layer() -> None:
+    assert pick_layers(alike(1), StudentShape()) == (0,)
+
+
 def test_layers_by_number_are_taken_as_they_stand() -> None:
     assert pick_layers(alike(12), StudentShape(layers=(0, 1, 11))) == (0, 1, 11)
 

@@ -19,7 +19,12 @@ from tests.core.family_models import GRAPHS, save_small
 
 @pytest.mark.parametrize("family", GRAPHS)
 def test_every_scheme_makes_a_file_of_every_family(
-    family: str, tiny_bert: Path, rows: Any, head: Any, tmp_path: Path
+    family: str,
+    tiny_bert: Path,
+    rows: Any,
+    head: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     saved = save_small(
         family, "ForSequenceClassification", load_tokenizer(tiny_bert), tmp_path / "model"
@@ -33,3 +38,4 @@ def test_every_scheme_makes_a_file_of_every_family(
         onnx.checker.check_model(onnx.load(file))
         answers = file_logits(open_session(file), head, read)
         assert np.abs(answers - plain).max() < 0.1 * max(1.0, np.abs(plain).max()), scheme.name
+    assert capsys.readouterr().out == ""  # which is where --json goes
