@@ -259,8 +259,8 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         "optimum's own presets. Score: accuracy, entity F1 (wnut17), Spearman (stsb). Flips: units answered "
         "otherwise than by the fp32 student, of 872 texts, or of the words of 1,287; of embeddings one minus "
         "the mean cosine to its own. Speed beside its fp32 ONNX file, interleaved, 1 thread, on this "
-        "machine, which has VNNI; in wasm by onnxruntime-web in node, after ten texts, where V8 still runs some "
-        "of what its baseline compiler made: *side-by-side* has times of after that.",
+        "machine, which has VNNI; in wasm by onnxruntime-web in node, after ten texts, where V8 still runs "
+        "some of what its baseline compiler made: *side-by-side* has times of after that.",
         (
             *_FILE,
             ("p50 ms", show.figure("timings.int8.p50_ms", "{:.2f}")),
@@ -395,8 +395,8 @@ DERIVED: dict[str, tuple[str, str, Callable[[list[Record]], list[Record]], Seque
         "Files of students whose words were packed before the training (seed 0), beside optimum's best "
         "presets, all timed in one run, in turn, natively (three rounds) and in onnxruntime-web in node (the "
         "median of its rounds, the fastest and the slowest; once V8 has compiled what is hot; 1 thread, with "
-        "VNNI); *faster* than optimum's fastest there, made of its own export of the student. Score, drop and flips as in the table of "
-        "schemes. SST-2's files compute the last layer for the first token alone.",
+        "VNNI); *faster* than optimum's fastest there, made of its own export of the student. Score, drop and "
+        "flips as in the table of schemes. SST-2's files compute the last layer for the first token alone.",
         "side-by-side",
         _beside,
         (
