@@ -396,7 +396,7 @@ DERIVED: dict[str, tuple[str, str, Callable[[list[Record]], list[Record]], Seque
         "presets, all timed in one run, in turn, natively (three rounds) and in onnxruntime-web in node (the "
         "median of its rounds, the fastest and the slowest; once V8 has compiled what is hot; 1 thread, with "
         "VNNI); *faster* than optimum's fastest there, made of its own export of the student. Score, drop "
-        "and flips as in the table of schemes. SST-2's files compute the last layer for the first token alone.",
+        "and flips as in *schemes*. SST-2's files compute the last layer for the first token alone.",
         "side-by-side",
         _beside,
         (
