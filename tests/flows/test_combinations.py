@@ -255,7 +255,10 @@ COMBINATIONS = {
         ("int8-embeddings-8-bits", "fp16"),
     ),
 }
-IN_CI = {"spans of a narrow ELECTRA", "telling texts of a tagger of one layer with sparse attention"}
+IN_CI = {
+    "spans of a narrow ELECTRA",
+    "telling texts of a tagger of one layer with sparse attention",
+}
 
 
 @pytest.fixture
