@@ -65,15 +65,20 @@ def training_charts(steps: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """
     names = dict.fromkeys(name for step in steps for name in step["losses"])
     curves = {
-        "Total loss": [step["total"] for step in steps],
-        **{f"{name.capitalize()} loss": [step["losses"][name] for step in steps] for name in names},
-        RATE: [step["learning_rate"] for step in steps],
+        "Total loss": [(step["epoch"], step["total"]) for step in steps],
+        **{
+            # After words were packed, a weight that has come down to 0 leaves its loss out.
+            f"{name.capitalize()} loss": [
+                (step["epoch"], step["losses"][name]) for step in steps if name in step["losses"]
+            ]
+            for name in names
+        },
+        RATE: [(step["epoch"], step["learning_rate"]) for step in steps],
     }
-    epochs = [step["epoch"] for step in steps]
     return [
-        _curve(title, np.array([epochs, values]).T, smooth=title != RATE)
-        for title, values in curves.items()
-        if any(values)
+        _curve(title, np.array(points), smooth=title != RATE)
+        for title, points in curves.items()
+        if any(value for _, value in points)
     ]
 
 

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
+from distill_core.errors import ConfigError
 from distill_core.teacher import new_like
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -103,14 +104,29 @@ def _product_s(precision: Precision, device: torch.device) -> float:
     return min(durations)
 
 
+class PrecisionError(ConfigError):
+    """The code of a model does not compute in a precision, as DeBERTa's first does not in bf16."""
+
+    def __init__(self, precision: str, reason: BaseException) -> None:
+        """Say which and why."""
+        super().__init__(
+            f"training.precision: {precision}: the model's own code does not compute in it ({reason}); "
+            "accepted: auto or fp32"
+        )
+
+
 def choose_mode(steps: Mapping[Mode, Callable[[], None]]) -> ModeChoice:
     """Return the fastest mode; of those near a tie, the first.
 
     Args:
         steps: of each mode, forward and backward pass of one batch, without an optimizer step.
+
+    Raises:
+        PrecisionError: by the step of every mode; one that raises it is left out.
     """
-    for step in steps.values():
-        step()  # allocates memory and compiles kernels
+    steps = _able(steps)
+    if len(steps) == 1:
+        return ModeChoice(next(iter(steps)))
     times: dict[Mode, list[float]] = {mode: [] for mode in steps}
     for _ in range(ROUNDS):
         for mode, step in steps.items():
@@ -123,6 +139,21 @@ def choose_mode(steps: Mapping[Mode, Callable[[], None]]) -> ModeChoice:
         if medians[chosen] > LEAST_GAIN * median:
             chosen = mode
     return ModeChoice(chosen, {mode.name: value for mode, value in medians.items()})
+
+
+def _able(steps: Mapping[Mode, Callable[[], None]]) -> Mapping[Mode, Callable[[], None]]:
+    """Take the first step in each mode, which allocates memory and compiles kernels; leave out the unfit."""
+    able = {}
+    for mode, step in steps.items():
+        try:
+            step()
+        except PrecisionError as error:
+            unfit = error
+        else:
+            able[mode] = step
+    if not able:
+        raise unfit
+    return able
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:

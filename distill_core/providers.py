@@ -69,7 +69,9 @@ def cover(file: Path, provider: str, length: int) -> dict[str, Any]:
 
 def _fix(model: onnx.ModelProto, length: int) -> onnx.ModelProto:
     for entry in list(model.graph.input):
-        make_input_shape_fixed(model.graph, entry.name, [1, length])
+        *others, _ = entry.type.tensor_type.shape.dim  # texts and, where they are several, choices
+        shape = [*(axis.dim_value or 1 for axis in others), length]
+        make_input_shape_fixed(model.graph, entry.name, shape)
     fix_output_shapes(model)
     return model
 

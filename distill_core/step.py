@@ -23,6 +23,7 @@ from distill_core.job import Job, StepRecord
 from distill_core.mode import (
     Mode,
     ModeChoice,
+    PrecisionError,
     attention_of,
     choose_mode,
     modes,
@@ -69,6 +70,9 @@ class Learner:
             accelerator: knows the device and the processes.
             keep_in: a folder for the teacher's outputs; None keeps none.
             choice: of the same job in an earlier process; None times the modes.
+
+        Raises:
+            PrecisionError: the models' own code does not compute in the one that was asked for.
         """
         self.job = job
         self.accelerator = accelerator
@@ -185,8 +189,9 @@ class Learner:
 
     def _choose_mode(self, models: Mapping[Mode, Models]) -> ModeChoice:
         """Return the same choice on all processes."""
-        if len(models) == 1:
-            return ModeChoice(next(iter(models)))
+        mode, *others = models
+        if mode.precision == "fp32" and not others:
+            return ModeChoice(mode)
         choice = self._within_memory(lambda: choose_mode(self._trial_steps(models)))
         return broadcast_object_list([choice])[0]  # type: ignore[no-any-return]
 
@@ -205,14 +210,19 @@ class Learner:
         batch = collate(rows, next(iter(models.values())).student.config.pad_token_id)
         batch = send_to_device(batch, self.accelerator.device)
 
-        def step(tried: Models) -> None:
+        def step(precision: str, tried: Models) -> None:
             tried.student.zero_grad()
             self.projections.zero_grad()
-            self.teaching.losses(tried, batch).total.backward()
+            try:
+                self.teaching.losses(tried, batch).total.backward()
+            except RuntimeError as error:
+                if precision == "fp32" or _out_of_memory(error):
+                    raise
+                raise PrecisionError(precision, error) from error
             if self.accelerator.device.type != "cpu":
                 torch.accelerator.synchronize()  # else only its start would be timed
 
-        return {mode: partial(step, tried) for mode, tried in models.items()}
+        return {mode: partial(step, mode.precision, tried) for mode, tried in models.items()}
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -49,6 +49,13 @@ def test_losses_that_were_not_used_have_no_chart() -> None:
     assert titles == ["Total loss", "Task loss", "Relation loss"]
 
 
+def test_a_loss_that_was_left_out_later_ends_where_it_did() -> None:
+    steps = [step(1.0, 2.0, task=2.0, hidden=3.0), step(2.0, 1.0, task=1.0)]
+    said = {chart.title: chart.description for chart in training_charts(steps)}
+    assert said["Hidden loss"] == "Hidden loss: 3 at the first step, 3 at the last."
+    assert said["Task loss"] == "Task loss: 2 at the first step, 1 at the last."
+
+
 def test_descriptions_say_what_the_curves_show() -> None:
     (chart,) = training_charts(steps_with([4.0, 1.0, 2.0]))
     assert chart.description == "Total loss: 4 at the first step, 2 at the last."

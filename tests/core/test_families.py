@@ -129,6 +129,23 @@ def test_positions_stay_for_the_longest_text_and_for_what_an_export_reads(
         cut(input_ids=torch.ones(1, positions + 1, dtype=torch.long))
 
 
+def test_a_precision_that_a_familys_code_cannot_compute_in_is_not_chosen_and_refused(
+    tokenizer: Any, rows: DatasetDict, head: SequenceClassification, tmp_path: Path
+) -> None:
+    folder = save_small("deberta", SUFFIX, tokenizer, tmp_path)
+    teacher, student = student_of(folder, StudentShape())
+
+    def train(precision: str) -> str:
+        settings = TrainingSettings(max_steps=1, batch_size=8, precision=precision)
+        job = Job(rows["train"], rows["validation"], head, LossWeights(), settings)
+        return distill(student, teacher, job, listen=lambda _: None).choice.mode.precision
+
+    assert train("auto") == "fp32"
+    says = r"training\.precision: bf16: the model's own code .*overflow\); accepted: auto or fp32$"
+    with pytest.raises(ConfigError, match=says):
+        train("bf16")
+
+
 def test_modernbert_keeps_its_pattern_of_global_and_local_attention(
     tokenizer: Any, tmp_path: Path
 ) -> None:

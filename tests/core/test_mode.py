@@ -14,6 +14,7 @@ from distill_core.mode import (
     ROUNDS,
     Mode,
     Precision,
+    PrecisionError,
     attention_of,
     autocast,
     choose_mode,
@@ -42,6 +43,18 @@ def test_the_mode_that_is_clearly_faster_is_chosen() -> None:
 @pytest.mark.parametrize("bf16_ms", [99, 110])
 def test_the_first_is_kept_near_a_tie_and_where_others_are_slower(bf16_ms: float) -> None:
     assert choose_mode(lasting({FP32: 100, BF16: bf16_ms, EAGER: 120})).mode == FP32
+
+
+def _unfit() -> None:
+    raise PrecisionError("bf16", RuntimeError("overflow"))
+
+
+def test_a_mode_that_the_models_code_cannot_compute_in_is_left_out() -> None:
+    steps = lasting({FP32: 1, EAGER: 1})
+    assert choose_mode({**steps, BF16: _unfit}).step_ms.keys() == {m.name for m in (FP32, EAGER)}
+    assert choose_mode({FP32: steps[FP32], BF16: _unfit}).mode == FP32
+    with pytest.raises(PrecisionError, match=r"bf16: .*\(overflow\); accepted: auto or fp32$"):
+        choose_mode({BF16: _unfit, EAGER: _unfit})
 
 
 def test_the_first_step_of_each_mode_is_not_timed() -> None:

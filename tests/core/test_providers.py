@@ -17,9 +17,15 @@ from distill_core.quantization import quantize
 from distill_core.schemes import FP16, INT8_STATIC
 
 
-def _write(folder: Path, nodes: list[Any], constants: dict[str, Any], ids: int = 7) -> Path:
-    """Write a file that reads `ids` of [batch, length], and gives `out` of the last node."""
-    inputs = [helper.make_tensor_value_info("ids", ids, ["batch", "length"])]
+def _write(
+    folder: Path,
+    nodes: list[Any],
+    constants: dict[str, Any],
+    ids: int = TensorProto.INT64,
+    axes: tuple[str, ...] = ("batch", "length"),
+) -> Path:
+    """Write a file that reads `ids` of these axes, and gives `out` of the last node."""
+    inputs = [helper.make_tensor_value_info("ids", ids, axes)]
     outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)]
     tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "test", inputs, outputs, tensors)
@@ -68,6 +74,16 @@ def test_shapes_must_be_fixed(tmp_path: Path) -> None:
         "operators": {"Gather": 1, "Tanh": 1},
         "fall_back": {},
     }
+
+
+def test_choices_are_an_axis_of_their_own(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("Tanh", ["rows"], ["out"]),
+    ]
+    axes = ("batch", "choices", "length")
+    file = _write(tmp_path, nodes, {"table": np.ones((9, 4), np.float32)}, axes=axes)
+    assert cover(file, "CoreML", length=8)["fixed_shapes"]["nodes"] == 2
 
 
 def test_nnapi_takes_short_indices_alone(tmp_path: Path) -> None:
