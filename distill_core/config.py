@@ -282,3 +282,16 @@ class Pipeline(Section):
                 except ValueError as error:
                     raise ValueError(f"gate.{key}: {error}") from None
         return self
+
+    @model_validator(mode="after")
+    def _format_holds_the_schemes(self) -> "Pipeline":
+        # Such a file is written (onnxruntime 1.32), and refused as it is loaded: "Unsupported tensor
+        # data type".
+        tried = [(row.name, scheme) for row in self.rows for scheme in row.schemes]
+        for name, scheme in tried if self.graph.ort_format else []:
+            if scheme.embedding_bits == 4:
+                raise ValueError(
+                    f"graph.ort_format: {name} tries {scheme.name}, and onnxruntime's own format has no "
+                    "numbers of 4 bits; accepted: false, or other schemes there"
+                )
+        return self

@@ -288,15 +288,23 @@ def test_a_file_has_no_limit_where_one_of_its_targets_has_none(tmp_path: Path) -
     assert (pipeline.most_bytes(INT4), pipeline.most_bytes(INT4_REDUCED)) == (None, 9_000_000)
 
 
+KIOSK = "targets:\n  - android-arm64\n  - {name: kiosk, like: linux-x86-64, %s}\n"
+
+
+@pytest.mark.parametrize("scheme", ["all-4-bits", "int8-embeddings-4-bits"])
+def test_onnxruntimes_format_has_no_numbers_of_4_bits(tmp_path: Path, scheme: str) -> None:
+    more = KIOSK % f"schemes: [int8, {scheme}]"
+    assert read(tmp_path, MINIMAL + more).rows[1].schemes[1].name == scheme
+    says = f"graph.ort_format: kiosk tries {scheme}, and onnxruntime's own format has no numbers of 4 bits"
+    assert says in refusal(tmp_path, MINIMAL + more + "graph: {ort_format: true}\n")
+
+
 @pytest.mark.parametrize(
     ("asked", "free"), [("answer: label", 8_192), ("inputs: int32", 8_192), ("ort_format: true", 0)]
 )
 def test_a_limit_leaves_room_for_what_an_app_asks_of_the_file(tmp_path, asked, free):
     more = f"targets: [web-wasm]\ngate: {{max_mb: {{web-wasm: 9}}}}\ngraph: {{{asked}}}\n"
     assert read(tmp_path, MINIMAL + more).most_bytes(INT4_REDUCED) == 9_000_000 - free
-
-
-KIOSK = "targets:\n  - android-arm64\n  - {name: kiosk, like: linux-x86-64, %s}\n"
 
 
 def test_a_row_of_ones_own_is_one_that_there_is_with_other_values(tmp_path: Path) -> None:

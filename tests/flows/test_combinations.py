@@ -196,7 +196,7 @@ COMBINATIONS = {
             "graph": {"answer": "label", "ort_format": True},
             "baseline": True,
         },
-        ("int8", "int8-embeddings-4-bits"),
+        ("int8", "int8-embeddings-8-bits"),
     ),
     "a score of disentangled attention": Combination(
         "regression",
