@@ -73,9 +73,14 @@ class CommandLine:
         self, *arguments: object, code: int = 0, **settings: str | None
     ) -> subprocess.CompletedProcess[str]:
         """Run the command, and check that it ends with this exit code."""
+        done = self.end(*arguments, **settings)
+        assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def end(self, *arguments: object, **settings: str | None) -> subprocess.CompletedProcess[str]:
+        """Run the command, however it ends."""
         with self.start(*arguments, **settings) as process:
             out, err = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def json(self, *arguments: object, **settings: str | None) -> Any:

@@ -1,7 +1,6 @@
 """Heads, families and settings that are seldom together: the whole run of each, by the command line."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +19,13 @@ from tests.conftest import TEXTS
 from tests.core.family_models import save_small
 from tests.core.test_every_head import ORDER
 from tests.deploy.bundles import TASKS
+from tests.flows.combination import LARGE_WORDS, UNLABELLED, Combination, draw
 
 pytestmark = pytest.mark.integration
 
 MAX_LENGTH = 32
 
 
-@dataclass(frozen=True)
-class Combination:
-    """A teacher, and what is asked for beside what every run here has."""
-
-    task: str
-    family: str
-    asked: dict[str, Any]
-    schemes: tuple[str, ...] = ("int8",)
-    like: str = "linux-x86-64"
-    sizes: dict[str, Any] = field(default_factory=dict)
-    """Of the teacher, if not the usual ones."""
-
-
-UNLABELLED = "unlabelled.jsonl"
-LARGE_WORDS = {"hidden_size": 64, "vocab_size": 8_192}
 COMBINATIONS = {
     "tags of a DeBERTa, searched, filled up": Combination(
         "token-classification",
@@ -263,7 +248,8 @@ IN_CI = {
 
 @pytest.fixture
 def combination(request: pytest.FixtureRequest) -> Combination:
-    return COMBINATIONS[request.param]
+    asked = request.param
+    return draw(asked) if isinstance(asked, int) else COMBINATIONS[asked]
 
 
 @pytest.fixture
@@ -336,3 +322,24 @@ def test_what_is_seldom_asked_for_together_is_made_as_planned(
         assert report["training"]["steps"] == plan["steps"]
     for artifact in report["artifacts"]:
         assert run_cli.json("verify", output / "bundles" / artifact["target"])["passed"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("combination", range(16), indirect=True)
+def test_what_check_accepts_is_made_and_what_it_refuses_is_not_begun(
+    combination: Combination, pipeline_file: Path, run_cli, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    checked = run_cli.end("check", pipeline_file)
+    done = run_cli.end("run", pipeline_file, "--output", output, "--json")
+    if checked.returncode == 2:
+        assert (done.returncode, done.stderr) == (2, checked.stderr)
+        return
+    assert checked.returncode == 0, checked.stderr
+    if done.returncode == 1:
+        assert "seldom: the gate said no, nothing was published" in done.stderr
+        return
+    report = json.loads(done.stdout)
+    for artifact in report["artifacts"]:
+        assert run_cli.json("verify", output / "bundles" / artifact["target"])["passed"]
+    assert run_cli.json("run", pipeline_file, "--output", output) == report
