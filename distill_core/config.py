@@ -255,7 +255,7 @@ class Pipeline(Section):
         if not all(name in limits for name in targets):
             return None
         most = int(1e6 * min(limits[name] for name in targets))
-        return most - self.graph.most_bytes
+        return most - self.graph.added_bytes
 
     @field_validator("targets")
     @classmethod
@@ -285,13 +285,15 @@ class Pipeline(Section):
 
     @model_validator(mode="after")
     def _format_holds_the_schemes(self) -> "Pipeline":
+        if not self.graph.ort_format:
+            return self
         # Such a file is written (onnxruntime 1.32), and refused as it is loaded: "Unsupported tensor
         # data type".
-        tried = [(row.name, scheme) for row in self.rows for scheme in row.schemes]
-        for name, scheme in tried if self.graph.ort_format else []:
-            if scheme.embedding_bits == 4:
-                raise ValueError(
-                    f"graph.ort_format: {name} tries {scheme.name}, and onnxruntime's own format has no "
-                    "numbers of 4 bits; accepted: false, or other schemes there"
-                )
+        for row in self.rows:
+            for scheme in row.schemes:
+                if scheme.embedding_bits == 4:
+                    raise ValueError(
+                        f"graph.ort_format: {row.name} tries {scheme.name}, and onnxruntime's own format "
+                        "has no numbers of 4 bits; accepted: false, or other schemes there"
+                    )
         return self

@@ -26,8 +26,8 @@ class GraphShape(Section):
     """Also write the file in onnxruntime's own format, and which operators it needs, for reduced builds."""
 
     @property
-    def most_bytes(self) -> int:
-        """How much larger a file may become by it."""
+    def added_bytes(self) -> int:
+        """How much larger a file may become by it, at most."""
         return 0 if self.plain else _LARGEST_STEP
 
     @property

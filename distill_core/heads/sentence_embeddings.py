@@ -21,7 +21,8 @@ _TIE = 1e-6
 
 _SAME = 0.95
 """Cosine of two vectors of one text. Of STS-B's pairs with the highest score, which mean the same, half have
-less than 0.94 (a student of all-minilm-l6-v2); files of 4 and 8 bits leave every text 0.984."""
+less than 0.94 (a student of all-minilm-l6-v2). Of 400 texts its files of 8 and 4 bits leave each 0.984 or
+more, those of 3 bits 0.946, and two of them less than this."""
 
 _SCORES = Regression(("similarity",))
 
