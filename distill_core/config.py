@@ -242,20 +242,22 @@ class Pipeline(Section):
         """The gate, with the limits that rows of targets bring along."""
         return self.gate.limited(self.targets)
 
+    @property
+    def limits_unshaped(self) -> Gate:
+        """The limits of files that no app's shape was put on yet, which may make them larger."""
+        return self.limits.leaving(self.graph.added_bytes)
+
     def most_bytes(self, scheme: Scheme) -> int | None:
         """Return how large the file of a scheme may be for all targets that try it, if each of them says.
-
-        Of the limit, what an app's shape will add to the file is kept free.
 
         Args:
             scheme: of one target at least.
         """
         targets = [row.name for row in self.rows if scheme in row.schemes]
-        limits = self.limits.max_mb
+        limits = self.limits_unshaped.max_mb
         if not all(name in limits for name in targets):
             return None
-        most = int(1e6 * min(limits[name] for name in targets))
-        return most - self.graph.added_bytes
+        return round(1e6 * min(limits[name] for name in targets))
 
     @field_validator("targets")
     @classmethod

@@ -35,6 +35,11 @@ class Gate(Section):
         kept = most is None or lost["flips"] <= most
         return bool(kept and lost["drop"] <= self.quantization_drop)
 
+    def leaving(self, room_bytes: int) -> "Gate":
+        """Return it with limits that leave room for what a file may still become larger by."""
+        limits = {target: max(0.0, most - room_bytes / 1e6) for target, most in self.max_mb.items()}
+        return self.model_copy(update={"max_mb": limits})
+
     def limited(self, places: tuple[str | OwnTarget, ...]) -> "Gate":
         """Return it with the limits that rows of one's own bring along."""
         limits: dict[str, dict[str, float]] = {}

@@ -24,11 +24,12 @@ def choose(job: Job, target: Target, artifacts: Sequence[Stage], benchmark: Stag
     names = [scheme.name for scheme in target.schemes]
     mended = [entry for entry in artifacts if entry.facts.get("base") in names]
     tried = [*(named[name] for name in names), *mended]
+    gate = job.pipeline.limits_unshaped
     inputs = {
         "target": target.name,
         "artifacts": [artifact.key for artifact in tried],
         "benchmark": benchmark.key,
-        "gate": job.pipeline.limits.model_dump(mode="json"),
+        "gate": gate.model_dump(mode="json"),
     }
 
     def build(_: Path) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def choose(job: Job, target: Target, artifacts: Sequence[Stage], benchmark: Stag
 
         wasm = benchmark.facts["wasm_timings"] if target.in_wasm else {}
         candidates = [_candidate(entry, benchmark, wasm.get(entry.key)) for entry in tried]
-        return selection.choose(candidates, job.pipeline.limits, target.name).facts(candidates)
+        return selection.choose(candidates, gate, target.name).facts(candidates)
 
     stage = run_stage(job.output, "choice", inputs, build)
     publish_facts(job.pipeline.name, stage, target.name)

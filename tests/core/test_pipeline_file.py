@@ -304,7 +304,16 @@ def test_onnxruntimes_format_has_no_numbers_of_4_bits(tmp_path: Path, scheme: st
 )
 def test_a_limit_leaves_room_for_what_an_app_asks_of_the_file(tmp_path, asked, free):
     more = f"targets: [web-wasm]\ngate: {{max_mb: {{web-wasm: 9}}}}\ngraph: {{{asked}}}\n"
-    assert read(tmp_path, MINIMAL + more).most_bytes(INT4_REDUCED) == 9_000_000 - free
+    pipeline = read(tmp_path, MINIMAL + more)
+    assert pipeline.most_bytes(INT4_REDUCED) == 9_000_000 - free
+    chosen_within, judged_by = pipeline.limits_unshaped.max_mb, pipeline.limits.max_mb
+    assert chosen_within == {"web-wasm": pytest.approx(9 - free / 1e6)}
+    assert judged_by == {"web-wasm": 9}
+
+
+def test_a_limit_below_what_an_app_asks_for_allows_nothing(tmp_path: Path) -> None:
+    more = "targets: [web-wasm]\ngate: {max_mb: {web-wasm: 0.001}}\ngraph: {answer: label}\n"
+    assert read(tmp_path, MINIMAL + more).limits_unshaped.max_mb == {"web-wasm": 0}
 
 
 def test_a_row_of_ones_own_is_one_that_there_is_with_other_values(tmp_path: Path) -> None:

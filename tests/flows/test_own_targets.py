@@ -68,6 +68,23 @@ def test_a_limit_of_a_row_is_one_of_the_gate(own, run_cli, command, output):
 
 
 @pytest.mark.slow
+def test_a_file_that_an_apps_shape_would_make_too_large_is_not_chosen(
+    own, run_cli, command, output
+):
+    """fp16 is nearer to the student, and within the limit until its answers become probabilities."""
+    report, _ = own
+    small, near = report["artifacts"][0]["candidates"]
+    limit = (near["bytes"] + 100) / 1e6
+    again = shutil.copytree(output, output.with_name("own-shaped"))
+    targets = json.dumps([{**KIOSK, "max_mb": limit}])
+    shape = "graph={inputs: int32, answer: probabilities}"
+    run_cli(*command, "--output", again, "--set", f"targets={targets}", "--set", shape)
+    artifact = json.loads((again / "report.json").read_text())["artifacts"][0]
+    assert artifact["scheme"] == small["scheme"]
+    assert artifact["candidates"][1]["verdict"].startswith("kiosk: max_mb: ")
+
+
+@pytest.mark.slow
 def test_json_is_all_that_is_printed_where_a_file_is_calibrated(
     own, run_cli, command, output, finished_run
 ):
