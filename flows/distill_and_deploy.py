@@ -65,60 +65,49 @@ def _run(job: Job) -> dict[str, Any]:
     run = open_run(job, teacher, data)
     with failing(run):
         start = initialise_student(job, teacher, data)
-        live = LiveLosses(run)
-        trained = distil(job, teacher, start, data, live)
-        packed = (
-            pack_words(job, teacher, trained, data, live)
-            if job.pipeline.student.packed_words == "after"
-            else None
-        )
-        student = packed or trained
-        evaluation = evaluate(job, teacher, student, data)
-        untaught = (
-            train_without_teacher(job, teacher, start, data) if job.pipeline.baseline else None
-        )
-        baselines = compare_baselines(job, teacher, data, evaluation, untaught)
-        shipped = (
-            trim_vocabulary(job, teacher, student, data)
-            if job.pipeline.student.vocabulary
-            else None
-        )
-        exported = export(job, teacher, shipped or student, shipped or data)
-        original = Original(teacher, exported, evaluation, shipped or data)
+        taught = _teach(job, teacher, start, data, LiveLosses(run))
+        student = taught["student"]
+        judged = _judge(job, teacher, start, student, data)
+        vocabulary = job.pipeline.student.vocabulary
+        trimmed = trim_vocabulary(job, teacher, student, data) if vocabulary else None
+        exported = export(job, teacher, trimmed or student, trimmed or data)
+        original = Original(teacher, exported, judged["evaluation"], trimmed or data)
         words = _code_words(job, original)
         artifacts = _quantize(job, original, words)
-        timings = benchmark(job, teacher, artifacts, data, shipped or data)
-        targets = list(job.pipeline.rows)
+        timings = benchmark(job, teacher, artifacts, data, trimmed or data)
         choices = choose.map(
-            unmapped(job), targets, unmapped(artifacts), unmapped(timings)
+            unmapped(job), list(job.pipeline.rows), unmapped(artifacts), unmapped(timings)
         ).result()
-        stages = {
-            "teacher": teacher,
-            "data": data,
-            "mlflow": run,
-            "student": student,
-            "evaluation": evaluation,
-            "baselines": baselines,
-            "onnx": exported,
-            "benchmark": timings,
-        }
-        asked_for = {"unpacked": packed and trained, "untaught": untaught, "vocabulary": shipped}
-        stages |= {name: stage for name, stage in asked_for.items() if stage}
+        stages = {"teacher": teacher, "data": data, "mlflow": run, **taught, **judged}
+        stages |= {"onnx": exported, "benchmark": timings}
+        stages |= {"vocabulary": trimmed} if trimmed else {}
         stages |= {f"words, {p.packs} by {p.vector}": stage for p, stage in words.items()}
-        shipped_files = chosen(artifacts, choices)
-        bundles = bundle.map(unmapped(job), targets, shipped_files, unmapped(stages)).result()
-        verifications = verify.map(
-            unmapped(job),
-            list({file.key: file for file in shipped_files}.values()),
-            unmapped(bundles),
-            unmapped(stages),
-        ).result()
+        bundles, verifications = _bundle(job, chosen(artifacts, choices), stages)
         report = write_report(job, stages, artifacts, choices, bundles, verifications)
         logged = log_results(job, run, data, student, report, bundles)
         published = publish(job, report, stages, bundles)
     made = [*stages.values(), start, *artifacts, *choices, *bundles, *verifications, report, logged]
     prune(job.output, made)
     return published
+
+
+def _teach(
+    job: Job, teacher: Stage, start: Stage, data: Stage, live: LiveLosses
+) -> dict[str, Stage]:
+    """Return the student, and what it was before its words were packed, if they are packed after."""
+    trained = distil(job, teacher, start, data, live)
+    if job.pipeline.student.packed_words != "after":
+        return {"student": trained}
+    return {"student": pack_words(job, teacher, trained, data, live), "unpacked": trained}
+
+
+def _judge(job: Job, teacher: Stage, start: Stage, student: Stage, data: Stage) -> dict[str, Stage]:
+    """Return what the student is worth beside its teacher, and beside what needs none."""
+    evaluation = evaluate(job, teacher, student, data)
+    untaught = train_without_teacher(job, teacher, start, data) if job.pipeline.baseline else None
+    baselines = compare_baselines(job, teacher, data, evaluation, untaught)
+    judged = {"evaluation": evaluation, "baselines": baselines}
+    return {**judged, "untaught": untaught} if untaught else judged
 
 
 def _code_words(job: Job, original: Original) -> dict[Packing, Stage]:
@@ -135,3 +124,14 @@ def _quantize(job: Job, original: Original, words: dict[Packing, Stage]) -> list
     made = quantize.map(unmapped(job), schemes, unmapped(original), unmapped(words)).result()
     mended = keep_precision.map(unmapped(job), lacking(job, made), unmapped(original)).result()
     return [*made, *mended_files(mended)]
+
+
+def _bundle(
+    job: Job, files: list[Stage], stages: dict[str, Stage]
+) -> tuple[list[Stage], list[Stage]]:
+    """Return the bundle of each target, and what each of their files answers where it will run."""
+    targets = list(job.pipeline.rows)
+    bundles = bundle.map(unmapped(job), targets, files, unmapped(stages)).result()
+    different = list({file.key: file for file in files}.values())
+    verified = verify.map(unmapped(job), different, unmapped(bundles), unmapped(stages)).result()
+    return bundles, verified

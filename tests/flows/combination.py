@@ -9,6 +9,7 @@ from distill_core.axes import AXES
 from distill_core.schemes import SCHEMES
 from distill_core.targets import TARGETS
 from tests.core.family_models import SMALL
+from tests.core.small_tokenizers import OTHER_TOKENIZERS
 from tests.deploy.bundles import TASKS
 
 UNLABELLED = "unlabelled.jsonl"
@@ -26,6 +27,8 @@ class Combination:
     like: str = "linux-x86-64"
     sizes: dict[str, Any] = field(default_factory=dict)
     """Of the teacher, if not the usual ones."""
+    tokenizer: str = "WordPiece"
+    """That, or a key of `OTHER_TOKENIZERS`."""
 
 
 @dataclass(frozen=True)
@@ -93,4 +96,7 @@ def draw(seed: int) -> Combination:
             asked.setdefault(section, {})[key] = draws.choice(option.values)
     sizes = LARGE_WORDS if asked.get("student", {}).get("packed_words") else {}
     schemes = tuple(draws.sample(sorted(SCHEMES), 2))
-    return Combination(task, family, asked, schemes, draws.choice(sorted(TARGETS)), sizes)
+    like = draws.choice(sorted(TARGETS))
+    fills_with_1 = SMALL[family].options.get("pad_token_id") == 1  # as those tokenizers do
+    kinds = ("WordPiece", *OTHER_TOKENIZERS) if fills_with_1 else ("WordPiece",)
+    return Combination(task, family, asked, schemes, like, sizes, draws.choice(kinds))

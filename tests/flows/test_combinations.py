@@ -17,6 +17,7 @@ from distill_core.teacher import load_model, load_tokenizer
 from distill_core.training import distill
 from tests.conftest import TEXTS
 from tests.core.family_models import save_small
+from tests.core.small_tokenizers import OTHER_TOKENIZERS
 from tests.core.test_every_head import ORDER
 from tests.deploy.bundles import TASKS
 from tests.flows.combination import LARGE_WORDS, UNLABELLED, Combination, draw
@@ -285,7 +286,8 @@ def pipeline_file(combination: Combination, tiny_bert: Path, tmp_path: Path) -> 
 def _fit_teacher(
     combination: Combination, source: DataSource, tiny_bert: Path, folder: Path
 ) -> None:
-    case, tokenizer = TASKS[combination.task], load_tokenizer(tiny_bert)
+    case, other = TASKS[combination.task], OTHER_TOKENIZERS.get(combination.tokenizer)
+    tokenizer = other(folder / "tokenizer") if other else load_tokenizer(tiny_bert)
     suffix, sizes = case.head.architecture_suffix, {**case.config, **combination.sizes}
     start = save_small(combination.family, suffix, tokenizer, folder / "start", **sizes)
     splits = read_dataset(source, case.head, seed=0)
