@@ -79,9 +79,9 @@ TABLES: dict[str, tuple[str, Sequence[Column]]] = {
         "DistilBERT's own case: a 12-layer teacher of width 768 (mpnet-base-sst2, 109M parameters) to 6 "
         "layers on SST-2, the whole pipeline. Published for BERT-base and DistilBERT (Sanh et al. "
         "2019, tables 1 to 3): 40% fewer parameters, 60% faster, accuracy on SST-2 0.927 and 0.913 (0.985). "
-        "Files of the student of 2,048 neurons leave matrices in 8 bits as long as there is room; its "
-        "training stood still for some 3 minutes and its run was stopped after it, so that its peak is "
-        "that of the rest. The training of the one of 2,176 stood still for 14; files of the others "
+        "Files of the students of 2,048 neurons leave matrices in 8 bits as long as there is room; the "
+        "training of seed 0 stood still for some 3 minutes and its run was stopped after it, so that its "
+        "peak is that of the rest. The training of the one of 2,176 stood still for 14; files of the others "
         "compute the whole last layer. "
         "*Faster* here: p50 in PyTorch, batch 1, 1 thread, interleaved; the file, against the teacher in "
         "PyTorch and its fp32 weights.",

@@ -73,14 +73,14 @@ def test_a_file_that_an_apps_shape_would_make_too_large_is_not_chosen(
 ):
     """fp16 is nearer to the student, and within the limit until its answers become probabilities."""
     report, _ = own
-    small, near = report["artifacts"][0]["candidates"]
+    _, near = report["artifacts"][0]["candidates"]
     limit = (near["bytes"] + 100) / 1e6
     again = shutil.copytree(output, output.with_name("own-shaped"))
-    targets = json.dumps([{**KIOSK, "max_mb": limit}])
+    targets = json.dumps([{**KIOSK, "schemes": ["all-4-bits", "fp16"], "max_mb": limit}])
     shape = "graph={inputs: int32, answer: probabilities}"
     run_cli(*command, "--output", again, "--set", f"targets={targets}", "--set", shape)
     artifact = json.loads((again / "report.json").read_text())["artifacts"][0]
-    assert artifact["scheme"] == small["scheme"]
+    assert artifact["scheme"] == "all-4-bits"
     assert artifact["candidates"][1]["verdict"].startswith("kiosk: max_mb: ")
 
 
