@@ -1,5 +1,6 @@
 """What a run would do, from the pipeline file, the teacher's headers and the rows alone."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -16,6 +17,7 @@ from distill_core.schemes import check_packed_words
 from distill_core.targets import Target
 from distill_core.teacher import ModelDescription, load_tokenizer
 from distill_core.unlabelled import count_copies, note_copies
+from distill_core.vocabulary import needed_within
 from distill_core.width import check_same_heads, count_parameters, pick_width, student_shapes
 
 LARGEST_FILE = 2**31
@@ -29,7 +31,8 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] 
         ConfigError: a layer or a width that the teacher does not have, hidden states that cannot be
             aligned, a loss that this teacher does not allow, texts longer than it reads, or nothing
             to learn from.
-        TeacherError: of a family whose students cannot be narrower, where one is asked for.
+        TeacherError: of a family whose students cannot be narrower, where one is asked for, or with a
+            tokenizer that cannot be trimmed.
     """
     if pipeline.data.max_length > teacher.max_length:
         raise ConfigError(
@@ -45,6 +48,9 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] 
     _check_graph(pipeline, teacher)
     if teacher.head.answers_in_tokens:
         _check_words(pipeline.student, teacher.head.name)
+    if pipeline.student.vocabulary:
+        tokenizer = load_tokenizer(teacher.folder).backend_tokenizer
+        needed_within(json.loads(tokenizer.to_str()), pipeline.student.vocabulary)
     if pipeline.student.packed_words:
         check_packed_words(_count_word_weights(teacher, width))
     if width and teacher.stack.width and "attention" in pipeline.losses.at(0.0):

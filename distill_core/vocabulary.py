@@ -97,18 +97,33 @@ def pick_tokens(
         ConfigError: the number is too small for what must stay.
         TeacherError: the tokenizer is of a kind that cannot be trimmed.
     """
-    needed = needed_tokens(tokenizer)
+    needed = needed_within(tokenizer, size)
     used = np.flatnonzero(counts)
     if size == "auto":
         return np.asarray(sorted({*needed, *used.tolist()}))
-    if size < len(needed):
+    by_use = used[np.argsort(-counts[used], kind="stable")]
+    rest = [token for token in by_use.tolist() if token not in needed]
+    return np.asarray(sorted({*needed, *rest[: size - len(needed)]}))
+
+
+def needed_within(tokenizer: Mapping[str, Any], size: int | Literal["auto"]) -> set[int]:
+    """Return the ids that no tokenizer can do without, if a vocabulary has room for them.
+
+    Args:
+        tokenizer: content of a tokenizer.json.
+        size: of the vocabulary; auto has room for any.
+
+    Raises:
+        ConfigError: the number is too small for them.
+        TeacherError: the tokenizer is of a kind that cannot be trimmed.
+    """
+    needed = needed_tokens(tokenizer)
+    if size != "auto" and size < len(needed):
         raise ConfigError(
             f"student.vocabulary: {size}, and {len(needed)} tokens must stay for any text to be read: "
             f"special ones, single characters and their like; accepted: {len(needed)} or more, auto, null"
         )
-    by_use = used[np.argsort(-counts[used], kind="stable")]
-    rest = [token for token in by_use.tolist() if token not in needed]
-    return np.asarray(sorted({*needed, *rest[: size - len(needed)]}))
+    return needed
 
 
 def needed_tokens(tokenizer: Mapping[str, Any]) -> set[int]:

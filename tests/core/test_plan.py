@@ -1,15 +1,18 @@
 """The pipeline file against the teacher: what of its losses makes no sense is refused before a run."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from distill_core.config import DataSource, Pipeline, TeacherSource
-from distill_core.errors import ConfigError
+from distill_core.errors import ConfigError, TeacherError
 from distill_core.graph.shape import GraphShape
 from distill_core.plan import check_fit
 from distill_core.teacher import describe
@@ -207,6 +210,23 @@ def test_weights_that_one_file_cannot_hold_are_refused(tiny_bert: Path) -> None:
         ConfigError, match=r"student: .* one ONNX file holds less than 2,147,483,648"
     ):
         check_fit(pipeline, large)
+
+
+def test_a_vocabulary_that_cannot_spell_every_word_is_refused(tiny_roberta: Path) -> None:
+    check(tiny_roberta, student={"vocabulary": 261})
+    check(tiny_roberta, student={"vocabulary": "auto"})
+    with pytest.raises(ConfigError, match=r"student\.vocabulary: 260, and 261 tokens must stay"):
+        check(tiny_roberta, student={"vocabulary": 260})
+
+
+def test_a_tokenizer_that_cannot_be_trimmed_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    teacher = shutil.copytree(tiny_bert, tmp_path / "teacher")
+    words = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "[PAD]": 3, "good": 4}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(teacher)
+    check(teacher)
+    with pytest.raises(TeacherError, match="'WordLevel' cannot be trimmed; accepted: null"):
+        check(teacher, student={"vocabulary": "auto"})
 
 
 def shape(teacher: Path, **graph: Any) -> None:

@@ -341,6 +341,7 @@ def test_what_check_accepts_is_made_and_what_it_refuses_is_not_begun(
     if done.returncode == 1:
         assert "seldom: the gate said no, nothing was published" in done.stderr
         return
+    assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     for artifact in report["artifacts"]:
         assert run_cli.json("verify", output / "bundles" / artifact["target"])["passed"]
