@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from threading import Event, Thread, Timer
 from types import FrameType
 
@@ -31,14 +32,16 @@ def end() -> None:
 def leave_if_stopped() -> None:
     """Leave without taking Python apart, in the midst of what libraries' threads and `_leave` still do."""
     if _stopped.is_set():
-        sys.stdout.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
         os._exit(STOPPED)
 
 
 def _stop(signal_number: int, frame: FrameType | None) -> None:
     """Stop as at an error, so that nothing half-made is left and the embedded server ends too."""
-    # Past sys.stderr, which may be in the middle of a line.
-    os.write(2, b"distill-deploy: stopped; what is finished will not be made again\n")
+    # Past sys.stderr, which may be in the middle of a line. Ctrl-C ends `tee`, who read it, as well.
+    with suppress(OSError):
+        os.write(2, b"distill-deploy: stopped; what is finished will not be made again\n")
     signal.signal(signal.SIGINT, _interrupt)
     _stopped.set()
     Thread(target=_leave, daemon=True).start()

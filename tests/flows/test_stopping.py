@@ -1,5 +1,6 @@
 """A command that is told to stop, at bad moments for it."""
 
+import os
 import subprocess
 import sys
 
@@ -43,6 +44,19 @@ def stop():
 cli.main()
 """
 
+WHILE_NOBODY_READS = f"""
+{STOPS}
+from threading import Thread
+
+@cli.app.command()
+def stop():
+    stopping.stop_at_signals()
+    Thread(target=time.sleep, args=[60]).start()
+    interrupt()
+
+cli.main()
+"""
+
 
 @pytest.fixture
 def ends(clean_environment):
@@ -69,3 +83,13 @@ def test_stopped_command_lets_an_extension_module_start(ends):
     code, printed, messages = ends(WHILE_A_MODULE_STARTS, "stop")
     assert (code, printed) == (130, "whole"), messages
     assert messages == "distill-deploy: stopped; what is finished will not be made again\n"
+
+
+def test_stopped_command_ends_where_nobody_reads_what_it_prints(clean_environment):
+    """As behind `2>&1 | tee log`, which Ctrl-C ends first, while a library's thread is still busy."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", WHILE_NOBODY_READS, "stop"]
+    done = subprocess.run(command, env=clean_environment, stdout=writer, stderr=writer, check=False)
+    os.close(writer)
+    assert done.returncode == 130
