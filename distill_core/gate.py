@@ -21,7 +21,7 @@ class Gate(Section):
     max_mb: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Largest file of a target, in megabytes (10^6 bytes): {target: MB}. What fits is small enough: of such
     files the one nearest to the student is chosen, and not the smallest, and codebooks leave matrices in 8
-    bits as long as there is room."""
+    bits as long as there is room. Where `graph` gives files another shape, 0.008 MB are kept free for it."""
     max_ms: dict[str, NonNegativeFloat] = Field(default_factory=dict)
     """Largest median latency of a target on the machine of the run, in ms: {target: ms}."""
 
