@@ -6,14 +6,13 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distill_core.errors import ConfigError
 from distill_core.evaluation import read_labels
 from distill_core.focal import balanced_weights
 from distill_core.forward import attention_maps
 from distill_core.heads import Head
 from distill_core.loss_weights import LossWeights
 from distill_core.losses import Objective, reads
-from distill_core.width import check_same_heads
+from distill_core.width import check_same_heads, pick_relation_heads
 
 
 def build_objective(
@@ -64,11 +63,5 @@ def _relation_heads(
     weights: LossWeights, student: PreTrainedModel, teacher: PreTrainedModel
 ) -> int:
     widths = [attention_maps(model)[0][0].out_features for model in (student, teacher)]
-    heads = weights.relation_heads or int(teacher.config.num_attention_heads)
-    common = [n for n in range(1, min(widths) + 1) if not any(width % n for width in widths)]
-    if heads not in common:
-        raise ConfigError(
-            f"losses.relation_heads: {heads} parts of {widths[0]} (student) and {widths[1]} (teacher) "
-            f"numbers; accepted: {', '.join(map(str, common))}"
-        )
-    return heads
+    heads = int(teacher.config.num_attention_heads)
+    return pick_relation_heads(weights.relation_heads, heads, (widths[0], widths[1]))

@@ -18,7 +18,13 @@ from distill_core.targets import Target
 from distill_core.teacher import ModelDescription, load_tokenizer
 from distill_core.unlabelled import count_copies, note_copies
 from distill_core.vocabulary import needed_within
-from distill_core.width import check_same_heads, count_parameters, pick_width, student_shapes
+from distill_core.width import (
+    check_same_heads,
+    count_parameters,
+    pick_relation_heads,
+    pick_width,
+    student_shapes,
+)
 
 LARGEST_FILE = 2**31
 """Bytes that one ONNX file cannot reach: protobuf's limit for a message."""
@@ -53,8 +59,12 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] 
         needed_within(json.loads(tokenizer.to_str()), pipeline.student.vocabulary)
     if pipeline.student.packed_words:
         check_packed_words(_count_word_weights(teacher, width))
-    if width and teacher.stack.width and "attention" in pipeline.losses.at(0.0):
-        check_same_heads(width.heads, teacher.stack.width.heads)
+    theirs = teacher.stack.width
+    if theirs and "attention" in pipeline.losses.at(0.0):
+        check_same_heads((width or theirs).heads, theirs.heads)
+    if theirs and "relation" in pipeline.losses.at(0.0):
+        widths = (width or theirs).hidden_size, theirs.hidden_size
+        pick_relation_heads(pipeline.losses.relation_heads, theirs.heads, widths)
     if pipeline.student.layers != "search":
         return pick_layers(teacher.stack.kinds, pipeline.student)
     if teacher.stack.shared:

@@ -79,6 +79,27 @@ def check_same_heads(student: int, teacher: int) -> None:
         )
 
 
+def pick_relation_heads(asked: int | None, heads: int, widths: tuple[int, int]) -> int:
+    """Return in how many parts the queries, keys and values of student and teacher are compared.
+
+    Args:
+        asked: of the pipeline file; None takes as many as the teacher has heads.
+        heads: of the teacher.
+        widths: numbers in a query of the student, and of the teacher.
+
+    Raises:
+        ConfigError: they do not come out even.
+    """
+    parts = asked or heads
+    common = [n for n in range(1, min(widths) + 1) if not any(width % n for width in widths)]
+    if parts not in common:
+        raise ConfigError(
+            f"losses.relation_heads: {parts} parts of {widths[0]} (student) and {widths[1]} (teacher) "
+            f"numbers; accepted: {', '.join(map(str, common))}"
+        )
+    return parts
+
+
 def count_parameters(teacher: ModelDescription, layers: int, width: Width | None) -> int:
     """Return the parameters of a student, from the shapes of its teacher's tensors."""
     shapes = student_shapes(teacher, width)

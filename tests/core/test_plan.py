@@ -212,6 +212,17 @@ def test_weights_that_one_file_cannot_hold_are_refused(tiny_bert: Path) -> None:
         check_fit(pipeline, large)
 
 
+def test_relations_in_parts_that_do_not_come_out_even_are_refused(tiny_bert: Path) -> None:
+    check(tiny_bert, relation=1.0)
+    check(tiny_bert, relation=1.0, relation_heads=8)
+    narrow = {"hidden_size": 20, "heads": 4}
+    check(tiny_bert, student=narrow, relation=1.0)
+    message = r"losses\.relation_heads: 8 parts of 20 \(student\) and 32 \(teacher\) .* 1, 2, 4$"
+    with pytest.raises(ConfigError, match=message):
+        check(tiny_bert, student=narrow, relation=1.0, relation_heads=8)
+    check(tiny_bert, student=narrow, relation_heads=8)  # not read
+
+
 def test_a_vocabulary_that_cannot_spell_every_word_is_refused(tiny_roberta: Path) -> None:
     check(tiny_roberta, student={"vocabulary": 261})
     check(tiny_roberta, student={"vocabulary": "auto"})
