@@ -14,10 +14,10 @@ from distill_core.heads import Head
 from distill_core.layers import count_layers, map_layers, pick_layers
 from distill_core.loss_weights import LossWeights
 from distill_core.schemes import check_packed_words
+from distill_core.spelling import needed_within
 from distill_core.targets import Target
 from distill_core.teacher import ModelDescription, load_tokenizer
 from distill_core.unlabelled import count_copies, note_copies
-from distill_core.vocabulary import needed_within
 from distill_core.width import (
     check_same_heads,
     count_parameters,

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Int
 
 from distill_core.files import read_json, write_json
-from distill_core.vocabulary import Ids, merges, vocabulary
+from distill_core.spelling import merges, vocabulary
+from distill_core.vocabulary import Ids
 
 TOKENIZER = "tokenizer.json"
 _BESIDE = ("tokenizer_config.json", "special_tokens_map.json")

@@ -66,6 +66,7 @@ _TRAINING = (
     "mode",
     "unlabelled",
     "batches",
+    "width",
     "families",
     "heads",
 )
@@ -116,7 +117,6 @@ STAGES = {
             "teacher",
             "weight_files",
             "axes",
-            "width",
             "importance",
             "pruning",
             "search",
@@ -134,6 +134,7 @@ STAGES = {
     "vocabulary": Code(
         (
             "vocabulary",
+            "spelling",
             "tokenizer_file",
             "trimming",
             "distill_core.quantization.calibration",

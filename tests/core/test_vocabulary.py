@@ -18,13 +18,13 @@ from distill_core.evaluation import file_logits
 from distill_core.export import export_onnx
 from distill_core.heads.sequence_classification import SequenceClassification
 from distill_core.session import open_session
+from distill_core.spelling import needed_tokens
 from distill_core.targets import OPSET
 from distill_core.teacher import load_model, load_tokenizer
 from distill_core.tokenizer_file import complete_tokens, renumber, trim_tokenizer
 from distill_core.trimming import check_trimmed, covered, trim
 from distill_core.vocabulary import (
     count_tokens,
-    needed_tokens,
     pick_tokens,
     seen_tokens,
     used_tokens,
