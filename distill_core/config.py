@@ -287,15 +287,14 @@ class Pipeline(Section):
 
     @model_validator(mode="after")
     def _format_holds_the_schemes(self) -> "Pipeline":
-        if not self.graph.ort_format:
-            return self
         # Such a file is written (onnxruntime 1.32), and refused as it is loaded: "Unsupported tensor
         # data type".
-        for row in self.rows:
-            for scheme in row.schemes:
-                if scheme.embedding_bits == 4:
-                    raise ValueError(
-                        f"graph.ort_format: {row.name} tries {scheme.name}, and onnxruntime's own format "
-                        "has no numbers of 4 bits; accepted: false, or other schemes there"
-                    )
+        rows = self.rows if self.graph.ort_format else ()
+        found = [(row.name, s.name) for row in rows for s in row.schemes if s.embedding_bits == 4]
+        if found:
+            name, scheme = found[0]
+            raise ValueError(
+                f"graph.ort_format: {name} tries {scheme}, and onnxruntime's own format has no "
+                "numbers of 4 bits; accepted: false, or other schemes there"
+            )
         return self

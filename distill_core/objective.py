@@ -62,6 +62,6 @@ def _class_weights(
 def _relation_heads(
     weights: LossWeights, student: PreTrainedModel, teacher: PreTrainedModel
 ) -> int:
-    widths = [attention_maps(model)[0][0].out_features for model in (student, teacher)]
+    widths = attention_maps(student)[0][0].out_features, attention_maps(teacher)[0][0].out_features
     heads = int(teacher.config.num_attention_heads)
-    return pick_relation_heads(weights.relation_heads, heads, (widths[0], widths[1]))
+    return pick_relation_heads(weights.relation_heads, heads, widths)

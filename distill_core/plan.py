@@ -59,12 +59,8 @@ def check_fit(pipeline: Pipeline, teacher: ModelDescription) -> tuple[int, ...] 
         needed_within(json.loads(tokenizer.to_str()), pipeline.student.vocabulary)
     if pipeline.student.packed_words:
         check_packed_words(_count_word_weights(teacher, width))
-    theirs = teacher.stack.width
-    if theirs and "attention" in pipeline.losses.at(0.0):
-        check_same_heads((width or theirs).heads, theirs.heads)
-    if theirs and "relation" in pipeline.losses.at(0.0):
-        widths = (width or theirs).hidden_size, theirs.hidden_size
-        pick_relation_heads(pipeline.losses.relation_heads, theirs.heads, widths)
+    if teacher.stack.width:
+        _check_heads(pipeline.losses, width or teacher.stack.width, teacher.stack.width)
     if pipeline.student.layers != "search":
         return pick_layers(teacher.stack.kinds, pipeline.student)
     if teacher.stack.shared:
@@ -82,6 +78,15 @@ def _check_vectors(teacher: ModelDescription, width: Width | None) -> None:
             f"student.hidden_size: {width.hidden_size}, and a student's vectors are held against its "
             f"teacher's of {wide} numbers; accepted: null, and a smaller intermediate_size"
         )
+
+
+def _check_heads(losses: LossWeights, width: Width, theirs: Width) -> None:
+    weights = losses.at(0.0)
+    if "attention" in weights:
+        check_same_heads(width.heads, theirs.heads)
+    if "relation" in weights:
+        widths = width.hidden_size, theirs.hidden_size
+        pick_relation_heads(losses.relation_heads, theirs.heads, widths)
 
 
 def _check_words(student: StudentShape, head: str) -> None:

@@ -122,15 +122,12 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A RoBERTa teacher of 4 layers with random weights, as transformers saves it."""
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import RobertaConfig, RobertaForSequenceClassification, RobertaTokenizerFast
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    from tests.core.small_tokenizers import byte_pairs
 
     folder = tmp_path_factory.mktemp("tiny-roberta")
-    trained = ByteLevelBPETokenizer()
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    trained.train_from_iterator(TEXTS, vocab_size=400, show_progress=False, special_tokens=special)
-    vocabulary, merges = trained.save_model(str(folder))
-    tokenizer = RobertaTokenizerFast(vocab_file=vocabulary, merges_file=merges)
+    tokenizer = byte_pairs(add_prefix_space=False)
     # RoBERTa's positions start at 2, so 66 of them reach 64 tokens.
     config = RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=66, **SHAPE)
     return _save(RobertaForSequenceClassification, config, tokenizer, folder)

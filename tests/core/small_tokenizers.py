@@ -1,7 +1,7 @@
 """Small tokenizers of each kind that the teachers here may have, of the words of `TEXTS`."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, RobertaTokenizerFast
@@ -11,25 +11,23 @@ from tests.conftest import TEXTS
 _SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
-def byte_pairs(folder: Path) -> PreTrainedTokenizerFast:
-    """Return RoBERTa's kind, which may read words one by one.
+def byte_pairs(add_prefix_space: bool = True) -> PreTrainedTokenizerFast:
+    """Return RoBERTa's kind.
 
     Args:
-        folder: for its files; it is made.
+        add_prefix_space: whether it may read words one by one, as tags need it.
     """
-    folder.mkdir()
     trained = ByteLevelBPETokenizer()
     trained.train_from_iterator(TEXTS, vocab_size=400, show_progress=False, special_tokens=_SPECIAL)
-    vocabulary, merges = trained.save_model(str(folder))
-    return RobertaTokenizerFast(vocab_file=vocabulary, merges_file=merges, add_prefix_space=True)
+    with TemporaryDirectory() as folder:
+        vocabulary, merges = trained.save_model(folder)
+        return RobertaTokenizerFast(
+            vocab_file=vocabulary, merges_file=merges, add_prefix_space=add_prefix_space
+        )
 
 
-def unigrams(folder: Path) -> PreTrainedTokenizerFast:
-    """Return XLM-RoBERTa's kind; written, not trained, for of so little text the trainer makes little.
-
-    Args:
-        folder: not used.
-    """
+def unigrams() -> PreTrainedTokenizerFast:
+    """Return XLM-RoBERTa's kind; written, not trained, for of so little text the trainer makes little."""
     words = sorted({word for text in TEXTS for word in f"▁{text}".replace(" ", " ▁").split()})
     letters = sorted({letter for word in words for letter in word})
     parts = sorted({word[:length] for word in words for length in (3, 4)} - {*words, *letters})
@@ -50,7 +48,7 @@ def unigrams(folder: Path) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
-OTHER_TOKENIZERS: Mapping[str, Callable[[Path], PreTrainedTokenizerFast]] = {
+OTHER_TOKENIZERS: Mapping[str, Callable[[], PreTrainedTokenizerFast]] = {
     "BPE": byte_pairs,
     "Unigram": unigrams,
 }

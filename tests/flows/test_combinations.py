@@ -287,7 +287,7 @@ def _fit_teacher(
     combination: Combination, source: DataSource, tiny_bert: Path, folder: Path
 ) -> None:
     case, other = TASKS[combination.task], OTHER_TOKENIZERS.get(combination.tokenizer)
-    tokenizer = other(folder / "tokenizer") if other else load_tokenizer(tiny_bert)
+    tokenizer = other() if other else load_tokenizer(tiny_bert)
     suffix, sizes = case.head.architecture_suffix, {**case.config, **combination.sizes}
     start = save_small(combination.family, suffix, tokenizer, folder / "start", **sizes)
     splits = read_dataset(source, case.head, seed=0)
