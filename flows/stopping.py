@@ -34,7 +34,7 @@ def leave_if_stopped() -> None:
     if _stopped.is_set():
         with suppress(OSError):
             sys.stdout.flush()
-        os._exit(STOPPED)
+        _exit()
 
 
 def _stop(signal_number: int, frame: FrameType | None) -> None:
@@ -82,4 +82,21 @@ def _leave() -> None:
     if not _ended.wait(2):
         _ask_again()
     time.sleep(3)
+    _exit()
+
+
+def _exit() -> None:
+    """Exit at once, with what this process started and no one ends any more.
+
+    Prefect's embedded server starts in a thread of its own, which may be stopped before Prefect
+    knows what to end.
+    """
+    import psutil  # which no command needs that is not stopped
+
+    alive = psutil.Process().children(recursive=True)
+    for stop in (psutil.Process.terminate, psutil.Process.kill):
+        for child in alive:
+            with suppress(psutil.NoSuchProcess):
+                stop(child)
+        _, alive = psutil.wait_procs(alive, timeout=2)
     os._exit(STOPPED)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 STOPS = """
@@ -57,6 +58,25 @@ def stop():
 cli.main()
 """
 
+WITH_PROCESSES = f"""
+{STOPS}
+import subprocess
+
+@cli.app.command()
+def stop():
+    stopping.stop_at_signals()
+    deaf = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "print(flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE)
+    child.stdout.read(1)
+    os.write(1, f"{{child.pid}} {{subprocess.Popen(['sleep', '60']).pid}}".encode())
+    interrupt()
+
+cli.main()
+"""
+
 
 @pytest.fixture
 def ends(clean_environment):
@@ -83,6 +103,14 @@ def test_stopped_command_lets_an_extension_module_start(ends):
     code, printed, messages = ends(WHILE_A_MODULE_STARTS, "stop")
     assert (code, printed) == (130, "whole"), messages
     assert messages == "distill-deploy: stopped; what is finished will not be made again\n"
+
+
+def test_stopped_command_leaves_no_process_that_it_started(ends):
+    """As Prefect's server, started by a thread that Python stops before it has said what to end."""
+    code, printed, messages = ends(WITH_PROCESSES, "stop")
+    assert code == 130, messages
+    assert len(printed.split()) == 2
+    assert not any(psutil.pid_exists(int(pid)) for pid in printed.split())
 
 
 def test_stopped_command_ends_where_nobody_reads_what_it_prints(clean_environment):
