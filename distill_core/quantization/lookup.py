@@ -99,6 +99,10 @@ def add(graph: onnx.GraphProto, name: str, array: np.ndarray) -> str:
 
 def put_for(graph: onnx.GraphProto, name: str, tensor: onnx.TensorProto) -> None:
     """Put an initializer, of whatever name, in the place of another."""
-    old = next(entry for entry in graph.initializer if entry.name == name)
-    graph.initializer.remove(old)
+    drop(graph, name)
     graph.initializer.append(tensor)
+
+
+def drop(graph: onnx.GraphProto, name: str) -> None:
+    """Take an initializer out that nothing reads: onnxruntime warns of it wherever the file is loaded."""
+    graph.initializer.remove(next(entry for entry in graph.initializer if entry.name == name))

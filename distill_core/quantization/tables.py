@@ -15,6 +15,7 @@ from distill_core.quantization.lookup import (
     FIRST_BYTE,
     WORDS_CODEBOOK,
     add,
+    drop,
     in_bytes,
     join,
     look_up,
@@ -134,6 +135,8 @@ def unpack_table(graph: onnx.GraphProto, table: Table, coded: CodedRows) -> None
         graph.node.insert(place, entry)
     graph.node.remove(table.lookup)
     graph.node.remove(table.widen)
+    for name in table.widen.input[1:]:
+        drop(graph, name)
 
 
 def _part_bytes(

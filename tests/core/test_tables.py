@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from datasets import Dataset
 from onnx import numpy_helper
@@ -173,6 +174,13 @@ def test_many_matrices_share_it_where_their_vectors_are_as_wide(
 def test_answers_are_near_those_of_the_fp32_file(packed: Path, large: tuple[Path, Dataset]) -> None:
     ours, theirs = (file_logits(open_session(path), HEAD, large[1]) for path in (packed, large[0]))
     assert np.abs(ours - theirs).max() < 0.25 * np.ptp(theirs)
+
+
+def test_runtimes_have_nothing_to_say_when_they_load_it(
+    packed: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    onnxruntime.InferenceSession(packed)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_operators_are_standard_ones(packed: Path) -> None:
