@@ -86,11 +86,12 @@ def choose(candidates: Sequence[Candidate], gate: Gate, target: str) -> Choice:
         return Choice(chosen, tuple("; ".join(found) for found in failures))
     fastest = min(within, key=lambda entry: entry.pace_ms)
     fast = [entry for entry in within if entry.pace_ms <= SLOWER * fastest.pace_ms]
-    chosen = min(fast, key=_small if gate.max_mb.get(target) is None else _near)
+    limited = gate.max_mb.get(target) is not None
+    chosen = min(fast, key=_near if limited else _small)
     return Choice(
         chosen,
         tuple(
-            "; ".join(found) or _verdict(entry, files[entry.sha256], chosen, fastest)
+            "; ".join(found) or _verdict(entry, files[entry.sha256], chosen, fastest, limited)
             for entry, found in zip(candidates, failures, strict=True)
         ),
     )
@@ -117,7 +118,9 @@ def _failures(candidate: Candidate, gate: Gate, target: str) -> list[str]:
     )
 
 
-def _verdict(entry: Candidate, first: Candidate, chosen: Candidate, fastest: Candidate) -> str:
+def _verdict(
+    entry: Candidate, first: Candidate, chosen: Candidate, fastest: Candidate, limited: bool
+) -> str:
     if entry is chosen:
         return "chosen"
     if entry is not first:
@@ -126,8 +129,10 @@ def _verdict(entry: Candidate, first: Candidate, chosen: Candidate, fastest: Can
         where = "" if entry.wasm_p50_ms is None else " in wasm"
         times = entry.pace_ms / fastest.pace_ms
         return f"takes {times:.2f} times as long as {fastest.scheme}{where}"
-    if entry.bytes < chosen.bytes:
+    if limited and entry.distance > chosen.distance:
         return (
             f"farther from the student: {entry.distance:.3g}, {chosen.scheme} {chosen.distance:.3g}"
         )
-    return f"{entry.bytes / chosen.bytes:.2f} times as large as {chosen.scheme}"
+    if entry.bytes > chosen.bytes:
+        return f"{entry.bytes / chosen.bytes:.2f} times as large as {chosen.scheme}"
+    return f"flips {entry.flips:.2%} of the answers, {chosen.scheme} {chosen.flips:.2%}"

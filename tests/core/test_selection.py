@@ -50,7 +50,9 @@ def test_what_is_for_the_web_is_held_against_each_other_in_wasm() -> None:
 
 def test_of_equal_files_the_one_with_fewer_flips_is_chosen() -> None:
     worse = replace(INT8, scheme="other", sha256="33", flips=0.02)
-    assert choose([worse, INT8], Gate(), "web-wasm").chosen == INT8
+    choice = choose([worse, INT8], Gate(), "web-wasm")
+    assert choice.chosen == INT8
+    assert choice.verdicts == ("flips 2.00% of the answers, int8 1.00%", "chosen")
 
 
 def test_of_one_file_made_twice_the_first_is_taken_whatever_the_clock_says() -> None:
@@ -80,6 +82,13 @@ def test_of_files_that_are_small_enough_the_nearest_to_the_student_is_chosen() -
     assert choice.chosen == INT8
     assert choice.verdicts == ("chosen", "farther from the student: 0.009, int8 0.002")
     assert choose([INT8, INT4], limited, "ios-arm64").chosen == INT4
+
+
+def test_a_farther_file_is_not_refused_for_its_size_where_that_is_small_enough() -> None:
+    far = replace(INT8, distance=0.02)
+    choice = choose([far, INT4], Gate(max_mb={"web-wasm": 20}), "web-wasm")
+    assert choice.chosen == INT4
+    assert choice.verdicts[0] == "farther from the student: 0.02, int8-of-4-bits 0.009"
 
 
 def test_of_those_that_are_as_near_the_smaller_one_is_chosen() -> None:
