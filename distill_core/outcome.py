@@ -122,6 +122,7 @@ def build_report(
         "notes": [
             *facts["data"]["notes"],
             *facts["baselines"]["notes"],
+            *vocabulary.get("notes", ()),
             *_note_providers(artifacts),
         ],
         "labels": facts["teacher"]["labels"],

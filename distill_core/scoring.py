@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from distill_core.evaluation import agreement, file_logits, read_labels, score
 from distill_core.files import file_digest
@@ -68,10 +68,28 @@ def score_file(
     }
 
 
-def choosing_rows(validation: Dataset) -> Dataset:
-    """Return the tokenized validation rows a target's file is chosen by; if they are few, these very ones."""
-    few = len(validation) <= VALIDATION_ROWS
-    return validation if few else validation.select(range(VALIDATION_ROWS))
+def choosing_rows(validation: Dataset, head: Head) -> Dataset:
+    """Return the tokenized validation rows a target's file is chosen by; if they are few, these very ones.
+
+    Where a text takes several windows, all of those of its first ones: as many texts, however they are cut.
+    """
+    firsts = np.arange(len(validation))
+    if head.has_windows:
+        firsts = np.flatnonzero(np.asarray(validation["window"][:]) == 0)
+    few = len(firsts) <= VALIDATION_ROWS
+    return validation if few else validation.select(range(firsts[VALIDATION_ROWS]))
+
+
+def still_read(before: Labels, after: Labels) -> Bool[np.ndarray, " units"]:
+    """Tell which units are read by a tokenizer that cuts words in more pieces, so that texts end sooner.
+
+    Args:
+        before: units of some rows, as another tokenizer cuts them.
+        after: units of the same rows; of each row the first ones.
+    """
+    read = np.bincount(after.rows, minlength=int(before.rows[-1]) + 1)
+    place = np.arange(len(before.rows)) - np.searchsorted(before.rows, before.rows)
+    return np.asarray(place < read[before.rows])
 
 
 def measure_loss(

@@ -137,6 +137,8 @@ STAGES = {
             "spelling",
             "tokenizer_file",
             "trimming",
+            "evaluation",
+            "scoring",
             "distill_core.quantization.calibration",
             "dataset",
             "batches",

@@ -27,8 +27,8 @@ def evaluate(job: Job, teacher: Stage, student: Stage, data: Stage) -> State[Sta
         from distill_core.scoring import choosing_rows
 
         splits = open_tokenized(data.folder / ROWS)
-        rows, choosing = splits[data.facts["evaluation_split"]], choosing_rows(splits["validation"])
-        head = head_of(teacher)
+        head, rows = head_of(teacher), splits[data.facts["evaluation_split"]]
+        choosing = choosing_rows(splits["validation"], head)
         teacher_logits = evaluation.model_logits(load_model(teacher.folder), head, rows)
         trained = load_model(student.folder / MODEL)
         student_logits = evaluation.model_logits(trained, head, rows)

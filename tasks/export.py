@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -14,7 +14,10 @@ from distill_core.targets import OPSET
 from tasks.artifacts import publish_facts
 from tasks.caching import Stage, as_state, run_stage
 from tasks.job import Job
-from tasks.stages import LOGITS, MODEL, ONNX, ROWS, head_of, training_rows_of
+from tasks.stages import LOGITS, MODEL, ONNX, ROWS, STILL_READ, head_of, training_rows_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -122,18 +125,17 @@ def quantize(
 
 def score_artifact(file: Path, original: Original) -> dict[str, Any]:
     """Return what a quantized file is worth on the scored rows, and what it loses on validation rows."""
-    import numpy as np
-
     from distill_core.batches import open_tokenized
     from distill_core.footprint import fp32_left
     from distill_core.scoring import ask_file, choosing_rows, measure_loss, score_file
 
     data, head = original.data, head_of(original.teacher)
     splits = open_tokenized(data.folder / ROWS)
-    rows, choosing = splits[data.facts["evaluation_split"]], choosing_rows(splits["validation"])
+    rows = splits[data.facts["evaluation_split"]]
+    choosing = choosing_rows(splits["validation"], head)
     answers = ask_file(file, head, rows)
     on_validation = answers if choosing is rows else ask_file(file, head, choosing)
-    logits = np.load(original.evaluation.folder / LOGITS)
+    logits = _read_logits(original)
     return {
         "fp32_left": fp32_left(file),
         **score_file(file, answers, logits["teacher"], logits["student"]),
@@ -143,12 +145,22 @@ def score_artifact(file: Path, original: Original) -> dict[str, Any]:
 
 def measure_validation(file: Path, original: Original) -> dict[str, Any]:
     """Return what a quantized file loses on validation rows."""
-    import numpy as np
-
     from distill_core.batches import open_tokenized
     from distill_core.scoring import ask_file, choosing_rows, measure_loss
 
-    rows = choosing_rows(open_tokenized(original.data.folder / ROWS)["validation"])
-    answers = ask_file(file, head_of(original.teacher), rows)
-    logits = np.load(original.evaluation.folder / LOGITS)["student_validation"]
-    return measure_loss(answers, logits)
+    head = head_of(original.teacher)
+    rows = choosing_rows(open_tokenized(original.data.folder / ROWS)["validation"], head)
+    return measure_loss(ask_file(file, head, rows), _read_logits(original)["student_validation"])
+
+
+def _read_logits(original: Original) -> dict[str, "np.ndarray"]:
+    """Return what teacher and student say of the units that the file's own tokenizer reads."""
+    import numpy as np
+
+    logits: dict[str, np.ndarray] = dict(np.load(original.evaluation.folder / LOGITS))
+    file = original.data.folder / STILL_READ
+    return (
+        {name: logits[name][read] for name, read in np.load(file).items()}
+        if file.exists()
+        else logits
+    )

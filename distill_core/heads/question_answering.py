@@ -195,11 +195,9 @@ class QuestionAnswering(Head):
         unit = [row["window"] == 0, place, place + len(text), score, null]
         return np.asarray([unit], dtype=np.float32)
 
-    def distance(
-        self, logits: Float[np.ndarray, "windows 5"], others: Float[np.ndarray, "windows 5"]
-    ) -> float:
-        """Return the mean squared difference of the scores, of the best span and of no answer."""
-        return super().distance(logits[:, 3:], others[:, 3:])
+    def distance(self, logits: Float[np.ndarray, "_ 5"], others: Float[np.ndarray, "_ 5"]) -> float:
+        """Return the mean squared difference of each question's scores, of the best span and of no answer."""
+        return super().distance(_best_of_windows(logits)[:, 2:], _best_of_windows(others)[:, 2:])
 
     def read_units(self, columns: Mapping[str, Sequence[Any]]) -> Labels:
         """Return context and right answers of each question."""
@@ -213,12 +211,9 @@ class QuestionAnswering(Head):
         It is the best span of all windows, if its score is above the least that a window gives to no answer:
         one window may well have none while another has it.
         """
-        firsts = np.flatnonzero(logits[:, 0])
-        lasts = [*(firsts[1:] - 1), len(logits) - 1]
-        question = np.cumsum(logits[:, 0])
-        best = logits[np.lexsort((logits[:, 3], question))[lasts]]
-        answered = best[:, 3] > np.minimum.reduceat(logits[:, 4], firsts)
-        return np.asarray(np.where(answered[:, None], best[:, 1:3], 0), dtype=np.int64)
+        answers = _best_of_windows(logits)
+        answered = answers[:, 2] > answers[:, 3]
+        return np.asarray(np.where(answered[:, None], answers[:, :2], 0), dtype=np.int64)
 
     def metrics(
         self, predictions: Int[np.ndarray, "answers 2"], labels: Labels
@@ -252,6 +247,15 @@ def best_span(logits: Float[np.ndarray, "tokens 2"]) -> tuple[int, int, float]:
     best = np.where(allowed, scores, -np.inf).argmax()
     first, last = divmod(int(best), tokens)
     return first, last, float(scores[first, last])
+
+
+def _best_of_windows(logits: Float[np.ndarray, "windows 5"]) -> Float[np.ndarray, "answers 4"]:
+    """Return the characters of each question's best span, its score, and the least that no answer has."""
+    firsts = np.flatnonzero(logits[:, 0])
+    lasts = [*(firsts[1:] - 1), len(logits) - 1]
+    question = np.cumsum(logits[:, 0])
+    best = logits[np.lexsort((logits[:, 3], question))[lasts]]
+    return np.column_stack([best[:, 1:4], np.minimum.reduceat(logits[:, 4], firsts)])
 
 
 def _scores(

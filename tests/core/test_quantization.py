@@ -3,14 +3,24 @@
 import numpy as np
 import onnx
 import pytest
+from datasets import Dataset
 from onnx import numpy_helper
 
 from distill_core.evaluation import model_logits, read_labels, score
 from distill_core.files import file_digest
+from distill_core.heads import Labels
+from distill_core.heads.question_answering import QuestionAnswering
 from distill_core.quantization import quantize
 from distill_core.quantization.dynamic import activation_products
 from distill_core.schemes import INT8, INT8_REDUCED
-from distill_core.scoring import VALIDATION_ROWS, ask_file, choosing_rows, measure_loss, score_file
+from distill_core.scoring import (
+    VALIDATION_ROWS,
+    ask_file,
+    choosing_rows,
+    measure_loss,
+    score_file,
+    still_read,
+)
 from tests.core.exports import kinds_at_run_time
 
 
@@ -82,7 +92,7 @@ def test_the_loss_that_a_file_is_chosen_by_is_from_the_student_it_is_given(
     quantized, fitted_teacher, rows, head
 ):
     _, file = quantized
-    read = choosing_rows(rows["validation"])
+    read = choosing_rows(rows["validation"], head)
     logits = model_logits(fitted_teacher, head, read)
     labels = read_labels(head, read)
     answers = ask_file(file, head, read)
@@ -109,8 +119,23 @@ def test_scores_are_those_of_the_file_itself(quantized, fitted_teacher, rows, he
     assert found["drop"] == pytest.approx((1 - accuracy) - found["metrics"]["accuracy"])
 
 
-def test_files_are_chosen_by_all_validation_rows_if_they_are_few(rows):
+def test_files_are_chosen_by_all_validation_rows_if_they_are_few(rows, head):
     few = rows["validation"]
-    assert choosing_rows(few) is few  # so that what a file said of them need not be asked again
+    assert (
+        choosing_rows(few, head) is few
+    )  # so that what a file said of them need not be asked again
     many = few.select([0] * (VALIDATION_ROWS + 1))
-    assert len(choosing_rows(many)) == VALIDATION_ROWS
+    assert len(choosing_rows(many, head)) == VALIDATION_ROWS
+
+
+@pytest.mark.parametrize("windows", [1, 2, 3])
+def test_files_are_chosen_by_as_many_questions_however_they_are_cut(windows):
+    rows = Dataset.from_dict({"window": list(range(windows)) * (VALIDATION_ROWS + 1)})
+    assert len(choosing_rows(rows, QuestionAnswering(()))) == windows * VALIDATION_ROWS
+
+
+def test_words_behind_the_cut_of_another_tokenizer_are_not_read():
+    before, after = np.asarray([0, 0, 0, 1, 2, 2]), np.asarray([0, 0, 2])
+    read = still_read(Labels(before, before), Labels(after, after))
+    assert read.tolist() == [True, True, False, False, True, False]
+    assert still_read(Labels(before, before), Labels(before, before)).all()

@@ -202,6 +202,13 @@ def test_models_are_as_far_from_each_other_as_their_scores_whatever_the_place(
     assert HEAD.distance(first, second) == pytest.approx(9 / 4)
 
 
+def test_scores_are_those_of_a_questions_windows_however_many_these_are() -> None:
+    one = np.asarray([[1, 0, 4, 3.0, 1.0], [1, 0, 0, 1.0, 2.0]])
+    cut = np.asarray([[1, 0, 0, 0.5, 1.5], [0, 0, 4, 5.0, 4.0], [1, 0, 0, 1.0, 2.0]])
+    # Best span and least that no answer has: 3 and 1 of the first question, and 5 and 1.5.
+    assert HEAD.distance(one, cut) == pytest.approx((2**2 + 0.5**2) / 4)
+
+
 def test_models_agree_that_give_the_same_text_from_another_place(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:

@@ -29,6 +29,8 @@ class Combination:
     """Of the teacher, if not the usual ones."""
     tokenizer: str = "WordPiece"
     """That, or a key of `OTHER_TOKENIZERS`."""
+    cut: bool = False
+    """Whether a smaller vocabulary leaves words of its texts unread."""
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,19 @@ COMBINATIONS = {
         },
         ("int8-of-4-bits", "int8-fused"),
     ),
+    "spans of texts that fewer tokens cut in more windows": Combination(
+        "question-answering",
+        "bert",
+        {"student": {"vocabulary": 60}, "graph": {"length": 16}},
+        ("int8", "int8-static"),
+    ),
+    "tags of texts that fewer tokens cut sooner": Combination(
+        "token-classification",
+        "bert",
+        {"student": {"vocabulary": 60}, "data": {"max_length": 7}},
+        ("int8", "int8-static"),
+        cut=True,
+    ),
     "vectors by packed words": Combination(
         "sentence-embeddings",
         "xlm-roberta",
@@ -322,6 +335,7 @@ def test_what_is_seldom_asked_for_together_is_made_as_planned(
     stops_early = "patience" in combination.asked.get("training", {})
     if not (stops_early or TASKS[combination.task].head.has_windows):
         assert report["training"]["steps"] == plan["steps"]
+    assert any("behind data.max_length" in note for note in report["notes"]) == combination.cut
     for artifact in report["artifacts"]:
         assert run_cli.json("verify", output / "bundles" / artifact["target"])["passed"]
 
